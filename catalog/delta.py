@@ -1,0 +1,146 @@
+"""One Delta table that is only appended to, each key's rows at most once, however often and by whomever it is tried.
+
+Every append carries, per key, an application transaction (Delta protocol, "Transaction Identifiers"): the log of one
+version says which content of which key is in, and two commits that bring the same key conflict by protocol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from catalog.errors import CommitRefused
+
+ATTEMPTS = 50
+"""Commits tried before giving up; one is lost only when another writer committed in between."""
+
+CONFIGURATION = {
+    "delta.appendOnly": "true",
+    # Runs record table versions and read them again years later, so the log and superseded files are kept.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+}
+
+Earlier = Mapping[str, int | None]
+"""Keys about to be written, with the token committed for them earlier (None: never)."""
+
+Rows = Callable[[DeltaTable, Earlier], pa.Table]
+
+
+def token(*parts: str) -> int:
+    """Return 62 bits of a hash of `parts`: the transaction version that stands for a content."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return int.from_bytes(digest[:8]) >> 2
+
+
+class AppendTable:
+    """A Delta table in `folder`, created on first use. Safe to share between threads; processes each open their own."""
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self.folder = folder
+        self.schema = schema
+        self._table: DeltaTable | None = None
+        self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[type[AppendTable], tuple[Path, pa.Schema]]:
+        return (AppendTable, (self.folder, self.schema))
+
+    def _create(self) -> DeltaTable:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return DeltaTable.create(self.folder, self.schema, mode="ignore", configuration=CONFIGURATION)
+        except DeltaError:
+            # Another process created it between our look and our commit.
+            return DeltaTable(self.folder)
+
+    def latest(self) -> DeltaTable:
+        """Return the table at its newest committed version."""
+        with self._lock:
+            if self._table is None:
+                try:
+                    self._table = DeltaTable(self.folder)
+                except TableNotFoundError:
+                    self._table = self._create()
+            else:
+                self._table.update_incremental()
+            return self._table
+
+    def at(self, version: int | None) -> DeltaTable:
+        """Return the table as of `version`, or its newest for None; ValueError where there is no such version."""
+        if version is None:
+            return self.latest()
+        try:
+            return DeltaTable(self.folder, version=version)
+        except DeltaError as error:
+            raise ValueError(
+                f"table {self.folder.name}: version {version} asked for, expected 0..{self.latest().version()}; "
+                "take versions from a run's record"
+            ) from error
+
+    def read(self, version: int | None = None, columns: list[str] | None = None, where: Any = None) -> pa.Table:
+        """Return rows as Arrow, in no stated order. where: a pyarrow.dataset expression."""
+        with self._lock:
+            dataset = self.at(version).to_pyarrow_dataset()
+        return dataset.to_table(columns=columns, filter=where)
+
+    def version(self) -> int:
+        """Return the number of the newest committed version."""
+        with self._lock:
+            return int(self.latest().version())
+
+    def committed(self, keys: Iterable[str]) -> dict[str, int]:
+        """Return the token last committed for each of `keys` that has one."""
+        with self._lock:
+            return _tokens(self.latest(), keys)
+
+    def append(self, tokens: Mapping[str, int], rows: Rows) -> list[str]:
+        """Append rows for the keys whose token is not the committed one, in one commit; return those keys.
+
+        tokens: key -> token of what is to be in. rows: given the table version to be built upon and the keys to be
+        written (each with its earlier token), returns their rows; called again when another writer came first.
+        CommitRefused when that goes on.
+        """
+        for attempt in range(ATTEMPTS):
+            with self._lock:
+                table = self.latest()
+                there = _tokens(table, tokens)
+                fresh = {key: there.get(key) for key, value in tokens.items() if there.get(key) != value}
+                if not fresh:
+                    return []
+                transactions = [Transaction(key, tokens[key]) for key in fresh]
+                try:
+                    write_deltalake(
+                        table,
+                        rows(table, fresh),
+                        mode="append",
+                        commit_properties=CommitProperties(app_transactions=transactions),
+                    )
+                    return list(fresh)
+                except CommitFailedError as error:
+                    self._table, last = None, error
+            time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
+        raise CommitRefused(
+            f"table {self.folder.name}: {ATTEMPTS} commits lost against other writers ({last}); try again later"
+        )
+
+    def compact(self) -> int:
+        """Join small files into large ones and return how many were joined; no row, no old version changes."""
+        with self._lock:
+            metrics = self.latest().optimize.compact()
+            self.latest().create_checkpoint()
+        return int(metrics["numFilesRemoved"])
+
+
+def _tokens(table: DeltaTable, keys: Iterable[str]) -> dict[str, int]:
+    found = {key: table.transaction_version(key) for key in keys}
+    return {key: value for key, value in found.items() if value is not None}

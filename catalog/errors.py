@@ -1,0 +1,31 @@
+"""The errors of this room that callers react to."""
+
+from __future__ import annotations
+
+
+class LakeDamage(RuntimeError):
+    """Stored data is not what its row says: missing, torn, altered. Never read as air or background.
+
+    `case_id` and `file` (relative to the lake's root) say where; the other fields are sentences for people.
+    """
+
+    def __init__(self, case_id: str, file: str, found: str, expected: str) -> None:
+        super().__init__(case_id, file, found, expected)
+        self.case_id = case_id
+        self.file = file
+        self.found = found
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return (
+            f"{self.case_id}: {self.file}: found {self.found}, expected {self.expected}; "
+            "restore the file from a copy, or ingest the case again"
+        )
+
+
+class AnnotationExists(FileExistsError):
+    """An annotation of that name is already stored with other content; annotations are added, never edited."""
+
+
+class CommitRefused(RuntimeError):
+    """A table commit that would contradict what is already committed, or that lost against other writers too often."""

@@ -1,0 +1,126 @@
+"""How arrays lie in the lake: chunk, shard, codec, fill values, codec pipeline.
+
+Why, and the figures behind it: docs/design/0002-lake-layout.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+CHUNK = 32
+"""Voxels along each side of a chunk."""
+
+LEVELS = 3
+"""Resolution levels of an image: "0" as harmonised, each next one half as fine along every axis."""
+
+AIR_HU = -1024
+IMAGE_FILL = -32768
+"""Outside the domain of CT, so that a missing chunk can never pass for a measured value."""
+
+BITS_FILL = 2**32 - 1
+"""All bits set: outside the domain, since no voxel is in all of 32 classes at once (left AND right kidney ...)."""
+
+ZARR_PYTHON = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+ZARRS = "zarrs.ZarrsCodecPipeline"
+
+_CORNERS = tuple(itertools.product((0, 1), repeat=3))
+
+_configuring = threading.RLock()
+_forked = threading.Event()
+os.register_at_fork(after_in_child=_forked.set)
+
+
+@cache
+def _zarrs_imports() -> bool:
+    try:
+        importlib.import_module("zarrs")
+    except ImportError:
+        return False
+    return True
+
+
+def codec_pipeline() -> str:
+    """Return the import path of the codec pipeline in use: zarrs (Rust) when it can be imported, else zarr-python's.
+
+    A forked child takes zarr-python's: the Rust thread pool does not survive a fork and would wait forever.
+    """
+    return ZARRS if not _forked.is_set() and _zarrs_imports() else ZARR_PYTHON
+
+
+@contextmanager
+def _configured(**settings: Any) -> Iterator[None]:
+    # zarr's settings belong to the whole process; the lock keeps two threads from restoring each other's values.
+    with _configuring, zarr.config.set({"codec_pipeline.path": codec_pipeline(), **settings}):
+        yield
+
+
+def open_array(folder: Path) -> zarr.Array[Any]:
+    """Return the Zarr array in `folder`, opened for reading with the pipeline of `codec_pipeline`."""
+    with _configured():
+        return zarr.open_array(store=folder, mode="r", zarr_format=3)
+
+
+def write_group(folder: Path, attributes: dict[str, Any]) -> None:
+    """Write a Zarr v3 group with `attributes` (JSON-able) into `folder`."""
+    zarr.create_group(store=folder, zarr_format=3, attributes=attributes)
+
+
+def write_array(folder: Path, array: NDArray[Any], fill: int, axes: tuple[str, ...]) -> None:
+    """Write `array` as one Zarr v3 array of exactly one shard.
+
+    array: (Z, Y, X) or (W, Z, Y, X); a leading axis is kept whole in every chunk. axes: its dimension names.
+    fill: stands for "never written". The bytes depend on nothing but the arguments: one thread lays out the shard.
+    """
+    lead = array.shape[:-3]
+    chunks = (*lead, CHUNK, CHUNK, CHUNK)
+    shards = (*lead, *(-(-n // CHUNK) * CHUNK for n in array.shape[-3:]))
+    size = array.dtype.itemsize
+    with _configured(**{"threading.max_workers": 1}):
+        target = zarr.create_array(
+            store=folder,
+            shape=array.shape,
+            dtype=array.dtype,
+            chunks=chunks,
+            shards=shards,
+            filters=None,
+            compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=size), Crc32cCodec()],
+            fill_value=fill,
+            dimension_names=axes,
+            config={"write_empty_chunks": True},
+            zarr_format=3,
+        )
+        target[...] = np.ascontiguousarray(array)
+
+
+def halve_image(array: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return (Z, Y, X) int16 HU at half the resolution: means of 2 x 2 x 2 voxels, halves rounded up.
+
+    An odd last plane is averaged with itself. The shape is ceil(n / 2) along each axis.
+    """
+    padded = np.pad(array, [(0, n % 2) for n in array.shape], mode="edge")
+    total = np.zeros(tuple(n // 2 for n in padded.shape), dtype=np.int32)
+    for z, y, x in _CORNERS:
+        total += padded[z::2, y::2, x::2]
+    return ((total + 4) >> 3).astype(np.int16)
+
+
+def halve_bits(array: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return (W, Z, Y, X) class bits at half the resolution: a class is there if any of the 2 x 2 x 2 voxels has it."""
+    padded = np.pad(array, [(0, 0), *((0, n % 2) for n in array.shape[1:])])
+    union = np.zeros((array.shape[0], *(n // 2 for n in padded.shape[1:])), dtype=np.uint32)
+    for z, y, x in _CORNERS:
+        union |= padded[:, z::2, y::2, x::2]
+    return union

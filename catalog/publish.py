@@ -1,0 +1,101 @@
+"""From a half-written folder to a visible one: lock, write aside, fsync, rename. Local file systems only."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from catalog.manifest import Manifest, file_sha256
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the only write access to `folder` (created when absent); others wait.
+
+    The lock is the kernel's, on the folder itself: it ends with the process, however that ends, and leaves no file.
+    """
+    make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def written_aside(partial: Path) -> Iterator[Path]:
+    """Give an empty folder to write into, removed again unless it was renamed away by the end.
+
+    A leftover of that name comes from a killed writer (the caller holds the lock) and is removed first. An OSError,
+    a full disk for one, leaves with the folder and the bytes written so far noted on it.
+    """
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except OSError as error:
+        written = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+        error.add_note(f"while writing {partial}, after {written} bytes; nothing became visible")
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and what is missing above it, each entry forced to the disk."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force every file and folder below and including `folder` to the disk."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Force one file, or the entries of one folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write `text` to `path` in one step: the file is either the old one or the whole new one."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    sync(aside)
+    aside.replace(path)
+    sync(path.parent)
+
+
+def publish(partial: Path, final: Path, manifest: Manifest, prefix: str = "") -> None:
+    """Make `partial` visible as `final`; where `final` is there already, put right the files that differ from it.
+
+    manifest: of the files in `partial`, their paths beginning with `prefix`. A file is exchanged by one rename, so
+    that a reader sees the old bytes or the new ones.
+    """
+    sync_tree(partial)
+    if not final.exists():
+        make_folder(final.parent)
+        partial.rename(final)
+        sync(final.parent)
+        return
+    for name, entry in manifest.files.items():
+        relative = name.removeprefix(prefix)
+        target = final / relative
+        if target.is_file() and target.stat().st_size == entry.size and file_sha256(target) == entry.sha256:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (partial / relative).replace(target)
+        sync(target.parent)

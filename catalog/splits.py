@@ -1,0 +1,53 @@
+"""Which fold a scan belongs to: decided once, the same for the same ids, one fold for a whole split group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+FOLDS = 5
+
+
+def assign_folds(
+    dataset: str,
+    native_ids: Sequence[str],
+    existing: Mapping[str, int] | None = None,
+    n_folds: int = FOLDS,
+    groups: Mapping[str, str] | None = None,
+) -> dict[str, int]:
+    """Return a fold (0 to n_folds - 1) per native id.
+
+    Ids are ranked by the SHA-256 of `<dataset>/<id>` and dealt to the folds in turn, so that folds are even and do
+    not follow the order of the files. groups: native id -> split group (default: each id its own); a group is dealt
+    once. existing: split group (or, without groups, native id) -> fold given earlier, which is kept.
+    """
+    known = dict(existing or {})
+    group_of = {native_id: (groups or {}).get(native_id, native_id) for native_id in native_ids}
+    ranked = sorted(group_of, key=lambda native_id: hashlib.sha256(f"{dataset}/{native_id}".encode()).hexdigest())
+    dealt = 0
+    for native_id in ranked:
+        group = group_of[native_id]
+        if group not in known:
+            known[group] = dealt % n_folds
+            dealt += 1
+    return {native_id: known[group_of[native_id]] for native_id in native_ids}
+
+
+def group_folds(cases: pd.DataFrame) -> dict[str, int]:
+    """Return split group -> fold of the training cases in a frame of `Tables.cases()`, as `assign_folds` takes it."""
+    training = cases[cases["fold"].notna()]
+    return {str(group): int(fold) for group, fold in zip(training["split_group"], training["fold"], strict=True)}
+
+
+def shared_groups(cases: pd.DataFrame, training_ids: Sequence[str]) -> pd.DataFrame:
+    """Return the cases outside `training_ids` that share a split group with a case inside: evaluation leaks there.
+
+    Columns `case_id`, `dataset`, `split_group` and `twin` (one training case of the group); empty when sound.
+    """
+    inside = cases[cases["case_id"].isin(list(training_ids))]
+    twin = inside.drop_duplicates("split_group").set_index("split_group")["case_id"]
+    outside = cases[~cases["case_id"].isin(list(training_ids)) & cases["split_group"].isin(twin.index)]
+    shared = outside[["case_id", "dataset", "split_group"]].reset_index(drop=True)
+    return shared.assign(twin=shared["split_group"].map(twin))

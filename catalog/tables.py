@@ -1,0 +1,274 @@
+"""`Tables`: cases, labels, quarantine and runs. A case exists when its row does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from catalog import schema
+from catalog.delta import AppendTable, Earlier, token
+from catalog.errors import CommitRefused
+
+Row = dict[str, Any]
+_KEY_BITS, _MANIFEST_BITS = 40, 22
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _case_token(ingest_key: str, manifest: str) -> int:
+    # The high bits answer `has`; the low ones let a case that was put right with other bytes supersede its old row.
+    return (token(ingest_key) >> (62 - _KEY_BITS) << _MANIFEST_BITS) | token(manifest) >> (62 - _MANIFEST_BITS)
+
+
+class Tables:
+    """The folder `<root>/tables`: four Delta tables, created on first use, shared by any number of writers.
+
+    root: the lake's folder, the same as for `Lake`. now: the clock, for tests.
+    """
+
+    def __init__(self, root: str | Path, now: Callable[[], datetime] = _now) -> None:
+        self.root = Path(root)
+        self._now = now
+        folder = self.root / "tables"
+        self._tables = {name: AppendTable(folder / name, schema.arrow_schema(name)) for name in schema.TABLES}
+
+    # --- writing ---
+
+    def commit_case(self, case_row: Row, label_rows: Sequence[Row] = ()) -> bool:
+        """Make one case and its labels visible; return False where this version of it is the current one already.
+
+        See `commit_cases`.
+        """
+        return bool(self.commit_cases([(case_row, label_rows)]))
+
+    def commit_cases(self, cases: Sequence[tuple[Row, Sequence[Row]]]) -> list[str]:
+        """Make cases with their labels visible, all at once; return the ids of those that were not there already.
+
+        Each case row: the columns of `schema.CASES`; each label row: those of `schema.LABELS`, its `manifest` from
+        `StoredCase.annotation_manifest`. `revision`, `committed_at` and `schema_version` are filled in. Labels are
+        committed first, so whoever sees a case sees its labels. Repeating a commit changes nothing; of two writers of
+        one case one is first and the other gets a list without it. Another version of a known case supersedes it.
+        """
+        rows = {str(case["case_id"]): case for case, _ in cases}
+        if len(rows) != len(cases):
+            raise ValueError(f"commit of {len(cases)} cases holds {len(rows)} ids, expected each case once")
+        schema.arrow_rows("cases", [self._filled(case) for case in rows.values()])  # refused before its labels are in
+        self.commit_labels([label for _, labels in cases for label in labels])
+        keys = {f"case:{name}": name for name in rows}
+        tokens = {key: _case_token(rows[name]["ingest_key"], rows[name]["manifest"]) for key, name in keys.items()}
+
+        def build(table: DeltaTable, fresh: Earlier) -> pa.Table:
+            again = [keys[key] for key, earlier in fresh.items() if earlier is not None]
+            return self._revised("cases", "case_id", table, [rows[keys[key]] for key in fresh], again)
+
+        return [keys[key] for key in self._tables["cases"].append(tokens, build)]
+
+    def commit_labels(self, label_rows: Sequence[Row]) -> int:
+        """Add label rows of any number of cases in one commit; return how many were not there already.
+
+        An annotation of a case is committed whole: its rows again change nothing; CommitRefused for other classes
+        under its name. Labels show up in `labels()` while their version of the case is the current one.
+        """
+        grouped: dict[str, list[Row]] = {}
+        for row in label_rows:
+            schema.check_row("labels", row)
+            key = f"labels:{row['case_id']}:{row['ingest_key']}:{row['annotation']}"
+            grouped.setdefault(key, []).append(row)
+        tokens = {key: self._classes_token(key, rows) for key, rows in grouped.items()}
+
+        def build(_: DeltaTable, fresh: Earlier) -> pa.Table:
+            for key, earlier in fresh.items():
+                if earlier is not None:
+                    raise CommitRefused(
+                        f"{key}: found an annotation of that name with other classes, expected a fresh name; "
+                        "annotations are added, never edited"
+                    )
+            return schema.arrow_rows("labels", [self._filled(row) for key in fresh for row in grouped[key]])
+
+        return sum(len(grouped[key]) for key in self._tables["labels"].append(tokens, build)) if grouped else 0
+
+    def quarantine(self, rows: Sequence[Row]) -> int:
+        """Record refused cases (`schema.QUARANTINE`); return how many were new by case, raw bytes and code."""
+        keyed = {
+            f"{row.get('dataset')}/{row.get('native_id')}:{row.get('raw_sha256')}:{row.get('code')}": row
+            for row in rows
+        }
+
+        def build(_: DeltaTable, fresh: Earlier) -> pa.Table:
+            return schema.arrow_rows("quarantine", [self._filled(keyed[key]) for key in fresh])
+
+        return len(self._tables["quarantine"].append(dict.fromkeys(keyed, 1), build)) if keyed else 0
+
+    def record_run(self, row: Row) -> bool:
+        """Record a run, or what became of it (`schema.RUNS`); False where exactly this was recorded last."""
+        schema.check_row("runs", row)
+        key = f"run:{row['run_id']}"
+        stamp = token(*(f"{name}={row[name]}" for name in sorted(row)))
+
+        def build(table: DeltaTable, fresh: Earlier) -> pa.Table:
+            again = [row["run_id"] for earlier in fresh.values() if earlier is not None]
+            return self._revised("runs", "run_id", table, [row], again)
+
+        return bool(self._tables["runs"].append({key: stamp}, build))
+
+    def compact(self) -> dict[str, int]:
+        """Join the small files of each table; return how many were joined. Safe while others read and write."""
+        return {name: table.compact() for name, table in self._tables.items()}
+
+    def _filled(self, row: Row) -> Row:
+        return {"committed_at": self._now(), **row, "revision": 1, "schema_version": schema.SCHEMA_VERSION}
+
+    def _revised(self, name: str, key: str, table: DeltaTable, rows: list[Row], again: list[str]) -> pa.Table:
+        """Return rows with the revision that follows, for keys in `again`, their last committed one in `table`."""
+        last: dict[str, int] = {}
+        if again:
+            earlier = table.to_pyarrow_dataset().to_table([key, "revision"], filter=pc.field(key).isin(again))
+            for found in earlier.to_pylist():
+                last[found[key]] = max(found["revision"], last.get(found[key], 0))
+        filled = [{**self._filled(row), "revision": last.get(row[key], 0) + 1} for row in rows]
+        return schema.arrow_rows(name, filled)
+
+    @staticmethod
+    def _classes_token(key: str, rows: list[Row]) -> int:
+        names = sorted(row["class_name"] for row in rows)
+        if len(set(names)) != len(names):
+            raise ValueError(f"{key}: classes {names} hold one twice, expected one row a class")
+        return token(*names)
+
+    # --- reading ---
+
+    def has(self, case_id: str, ingest_key: str) -> bool:
+        """Whether this version of the case is the current one, so that ingesting it again would change nothing."""
+        there = self._tables["cases"].committed([f"case:{case_id}"]).get(f"case:{case_id}")
+        return there is not None and there >> _MANIFEST_BITS == _case_token(ingest_key, "") >> _MANIFEST_BITS
+
+    def current_keys(self, dataset: str | None = None) -> dict[str, str]:
+        """Return the ingest key of the current version of every case: `has` for many cases in one look."""
+        where = None if dataset is None else pc.field("dataset") == dataset
+        rows = self._tables["cases"].read(columns=["case_id", "ingest_key", "revision"], where=where).to_pylist()
+        return {row["case_id"]: row["ingest_key"] for row in sorted(rows, key=lambda row: row["revision"])}
+
+    def versions(self) -> dict[str, int]:
+        """Return the committed version of every table; a case visible at these has its labels there too."""
+        # Cases first: labels are committed before their case, so the later look can only see more of them.
+        return {name: self._tables[name].version() for name in schema.TABLES}
+
+    def cases(
+        self,
+        dataset: str | None = None,
+        role: str | None = None,
+        fold: int | None = None,
+        *,
+        case_ids: Iterable[str] | None = None,
+        at_versions: Mapping[str, int] | None = None,
+        history: bool = False,
+    ) -> pd.DataFrame:
+        """Return the current version of each case, sorted by case id, with the columns of `schema.CASES`.
+
+        dataset, role, fold, case_ids: keep only those. at_versions: as `versions()` returned them earlier.
+        history: superseded versions too. All scans of a split group show the fold of the group's first.
+        """
+        table = self._tables["cases"]
+        version = (at_versions or {}).get("cases", table.version())
+        # Folds and revisions are settled over the whole table (few narrow columns), whatever is asked for.
+        narrow = ["case_id", "revision", "split_group", "fold", "role", "committed_at"]
+        keys = table.read(version, columns=narrow).to_pandas()
+        where = _all_of(
+            None if dataset is None else pc.field("dataset") == dataset,
+            None if case_ids is None else pc.field("case_id").isin(list(case_ids)),
+        )
+        rows = _frame(table.read(version, where=where))
+        rows["fold"] = rows["split_group"].map(_group_folds(keys)).where(rows["role"] == "train").astype("Int32")
+        if not history:
+            newest = keys.groupby("case_id")["revision"].max()
+            rows = rows[rows["revision"] == rows["case_id"].map(newest)]
+        if role is not None:
+            rows = rows[rows["role"] == role]
+        if fold is not None:
+            rows = rows[rows["fold"] == fold]
+        return rows.sort_values(["case_id", "revision"]).reset_index(drop=True)
+
+    def labels(
+        self,
+        dataset: str | None = None,
+        *,
+        case_ids: Iterable[str] | None = None,
+        class_name: str | None = None,
+        state: str | None = None,
+        annotation: str | None = None,
+        model_version: str | None = None,
+        columns: Sequence[str] | None = None,
+        at_versions: Mapping[str, int] | None = None,
+        history: bool = False,
+    ) -> pd.DataFrame:
+        """Return the labels of current cases, sorted by case, annotation and channel.
+
+        Columns: those of `schema.LABELS` (or `columns` of them), and `dataset`, `role`, `fold`, `path` of the case.
+        The keyword arguments keep only rows with that value. history: labels on superseded versions of cases too.
+        """
+        versions = at_versions or {"cases": self._tables["cases"].version()}
+        cases = self.cases(dataset, case_ids=case_ids, at_versions=versions, history=history)
+        cases = cases[["case_id", "ingest_key", "dataset", "role", "fold", "path"]]
+        where = _all_of(
+            *(
+                None if value is None else pc.field(name) == value
+                for name, value in {
+                    "class_name": class_name,
+                    "state": state,
+                    "annotation": annotation,
+                    "model_version": model_version,
+                }.items()
+            ),
+            None if dataset is None and case_ids is None else pc.field("case_id").isin(cases["case_id"].tolist()),
+        )
+        needed = ["case_id", "ingest_key", "annotation", "channel"]
+        wanted = None if columns is None else list(dict.fromkeys([*needed, *columns]))
+        rows = _frame(self._tables["labels"].read(versions.get("labels"), columns=wanted, where=where))
+        joined = rows.merge(cases.drop_duplicates(["case_id", "ingest_key"]), on=["case_id", "ingest_key"], how="inner")
+        return joined.sort_values(["case_id", "annotation", "channel"]).reset_index(drop=True)
+
+    def quarantined(self, dataset: str | None = None) -> pd.DataFrame:
+        """Return the refused cases, oldest first, with the columns of `schema.QUARANTINE`."""
+        where = None if dataset is None else pc.field("dataset") == dataset
+        rows = _frame(self._tables["quarantine"].read(where=where))
+        return rows.sort_values(["committed_at", "dataset", "native_id"]).reset_index(drop=True)
+
+    def runs(self, kind: str | None = None) -> pd.DataFrame:
+        """Return the latest record of every run, by start, with the columns of `schema.RUNS`."""
+        rows = _frame(self._tables["runs"].read(where=None if kind is None else pc.field("kind") == kind))
+        newest = rows.groupby("run_id")["revision"].transform("max")
+        return rows[rows["revision"] == newest].sort_values(["started", "run_id"]).reset_index(drop=True)
+
+
+def _all_of(*conditions: pc.Expression | None) -> pc.Expression | None:
+    """Return the conjunction of the conditions that are not None; None for no condition."""
+    joined: pc.Expression | None = None
+    for condition in conditions:
+        if condition is not None:
+            joined = condition if joined is None else joined & condition
+    return joined
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """Return rows as pandas: lists as numpy arrays, absent text as NaN, optional integers as Int32/Int64."""
+    frame: pd.DataFrame = table.to_pandas()
+    for field in table.schema:
+        if field.nullable and pa.types.is_integer(field.type):
+            frame[field.name] = frame[field.name].astype("Int64" if field.type == pa.int64() else "Int32")
+    return frame
+
+
+def _group_folds(keys: pd.DataFrame) -> pd.Series:
+    """Return the fold of each split group: that of its first committed training scan."""
+    training = keys[(keys["role"] == "train") & keys["fold"].notna()]
+    first = training.sort_values(["committed_at", "case_id", "revision"]).drop_duplicates("split_group")
+    return first.set_index("split_group")["fold"]

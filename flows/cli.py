@@ -1,0 +1,384 @@
+"""The `ctfactory` command. Each command imports its flow when it runs: Prefect, torch and MLflow take seconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.environment import prepare_environment
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+EXIT_REFUSED = 1
+EXIT_CASES_REFUSED = 3
+DAMAGE_COLUMNS = ("case", "file", "found", "expected")
+
+app = typer.Typer(
+    name="ctfactory",
+    help="From partially labelled abdominal CT data sets to a universal model and pseudo-labels one can trust.\n\n"
+    "Start with `ctfactory demo`: the whole line on miniatures, offline, in minutes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+datasets_app = typer.Typer(help="What the factory knows about each data set.", no_args_is_help=True)
+lake_app = typer.Typer(help="The lake's health.", no_args_is_help=True)
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(lake_app, name="lake")
+
+Workspace = Annotated[
+    Path | None,
+    typer.Option("--workspace", "-w", help="Folder of lake, MLflow and exports; default CTFACTORY_WORKSPACE."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
+Model = Annotated[
+    str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, an alias (champion) or a version number.")
+]
+Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only this data set; may be repeated.")]
+PresetName = Annotated[
+    str, typer.Option("--config", "-c", help="A preset (demo, paper) or a YAML file with the same keys.")
+]
+
+
+@app.callback()
+def _before_every_command(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's log and full tracebacks.")] = False,
+) -> None:
+    prepare_environment(verbose=verbose)
+    if verbose:
+        os.environ["CTFACTORY_TRACEBACK"] = "1"
+
+
+def _settings(workspace: Path | None, **overrides: object) -> Settings:
+    from tasks.settings import Settings
+
+    given = {} if workspace is None else {"workspace": workspace}
+    return Settings(**{**given, **overrides})  # type: ignore[arg-type]
+
+
+@contextmanager
+def _flow_context(settings: Settings, *, as_json: bool) -> Iterator[None]:
+    """A Prefect API to report to, and progress bars unless the output is for a script."""
+    from flows.console import errors, progress_bars
+    from flows.local_server import prefect_api
+
+    if not as_json and not os.environ.get("PREFECT_API_URL"):
+        errors.print("starting a local Prefect server …", style="dim")
+    with prefect_api(settings), progress_bars(enabled=not as_json):
+        yield
+
+
+@app.command()
+def demo(
+    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Folder for everything the demo makes.")] = Path(
+        "demo"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole line on miniatures: ingest, train, evaluate, promote, pseudo-label, report.
+
+    Needs no network, no account and no GPU; about eight minutes on two cores.
+    """
+    from flows.demo import demo_settings, print_demo
+    from flows.factory import factory
+
+    settings = demo_settings(workspace)
+    with _flow_context(settings, as_json=as_json):
+        report = factory(settings)
+    print_demo(report, settings, as_json=as_json)
+    if not report.promotion.promoted:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def ingest(
+    dataset: Annotated[str, typer.Argument(help="A data set's id (`ctfactory datasets list`), or `local`.")],
+    source: Annotated[Path, typer.Option("--source", "-s", help="Folder that holds the data set's files.")],
+    cohort: Annotated[str | None, typer.Option(help="Name in the lake for a folder read as `local`.")] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a data set's folder into the lake; what is there already is left alone.
+
+    Exit code 3 when a case was refused: `ctfactory status` shows why.
+    """
+    from flows.console import console, print_json, print_table
+    from flows.ingest import ingest as ingest_flow
+
+    if cohort is not None and dataset != "local":
+        raise ValueError(f"--cohort is for `local`, but the data set is {dataset!r}; leave --cohort out")
+    if not source.is_dir():
+        raise FileNotFoundError(f"--source {source}: no such folder; give the folder that holds the data set's files")
+    settings = _settings(workspace)
+    with _flow_context(settings, as_json=as_json):
+        report = ingest_flow(dataset, source, settings, cohort)
+    if as_json:
+        print_json(
+            {
+                "dataset": report.dataset,
+                **report.counts,
+                "skipped_files": report.skipped_files,
+                "remarks": [vars(item) for item in report.remarks],
+            }
+        )
+    else:
+        remarks = [(item.case_id, item.outcome, item.message) for item in report.remarks]
+        if remarks:
+            print_table("Remarks", ("case", "outcome", "remark"), remarks)
+        told = ", ".join(f"{count} {name}" for name, count in report.counts.items())
+        nothing = "nothing to do: " if report.nothing_to_do else ""
+        console.print(f"{report.dataset}: {nothing}{told}, {report.skipped_files} stray files skipped")
+    if report.counts["quarantined"]:
+        raise typer.Exit(EXIT_CASES_REFUSED)
+
+
+@app.command()
+def train(
+    config: PresetName = "paper", dataset: Datasets = None, workspace: Workspace = None, as_json: AsJson = False
+) -> None:
+    """Train the universal model on the lake; the new version becomes `challenger`."""
+    from flows.train import train as train_flow
+
+    settings = _settings(workspace)
+    with _flow_context(settings, as_json=as_json):
+        outcome = train_flow(config, settings, dataset or None)
+    _print_training(outcome, as_json=as_json)
+
+
+@app.command("fine-tune")
+def fine_tune(
+    model: Model,
+    config: PresetName = "paper",
+    dataset: Datasets = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Compute the loss on these classes only, separated by commas.")
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on training from a registered version; it keeps all its classes and becomes a new version."""
+    from flows.train import fine_tune as fine_tune_flow
+
+    settings = _settings(workspace)
+    with _flow_context(settings, as_json=as_json):
+        outcome = fine_tune_flow(model, config, settings, dataset or None, _names(classes))
+    _print_training(outcome, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    model: Model = "challenger",
+    cohort: Annotated[list[str] | None, typer.Option(help="Score this data set; may be repeated.")] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on held-out cases: DSC, NSD, lesion sensitivity and specificity, in MLflow."""
+    from flows.console import print_json, print_table
+    from flows.evaluate import evaluate as evaluate_flow
+
+    settings = _settings(workspace)
+    with _flow_context(settings, as_json=as_json):
+        report = evaluate_flow(model, settings, cohort or None)
+    evaluation = report.evaluation
+    if as_json:
+        print_json(
+            {
+                "model": report.model_uri,
+                "mlflow_run_id": evaluation.run_id,
+                "summary": evaluation.summary,
+                "classes": evaluation.classes.to_dict("records"),
+                "detection": evaluation.detection.to_dict("records"),
+            }
+        )
+        return
+    for title, table in (
+        ("Per data set and class", evaluation.classes),
+        ("Lesion detection per patient", evaluation.detection),
+        (f"{report.model_uri}, MLflow run {evaluation.run_id}", evaluation.summary_table()),
+    ):
+        print_table(title, list(table.columns), table.to_numpy().tolist())
+
+
+@app.command()
+def promote(model: Model = "challenger", workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """Make a version the champion if it passes every gate; a refusal (exit code 1) says which bar it missed."""
+    from flows.console import console, print_json, print_table
+    from flows.promote import promote as promote_flow
+
+    settings = _settings(workspace)
+    with _flow_context(settings, as_json=as_json):
+        decision = promote_flow(model, settings)
+    gates = [
+        (gate.figure, gate.value, gate.bar, "yes" if gate.passed else "no", gate.setting) for gate in decision.gates
+    ]
+    columns = ("gate", "measured", "bar", "passed", "setting")
+    if as_json:
+        print_json(
+            {
+                "model": decision.model.uri,
+                "promoted": decision.promoted,
+                "reason": decision.reason,
+                "gates": [dict(zip(columns, gate, strict=True)) for gate in gates],
+            }
+        )
+    else:
+        if gates:
+            print_table(decision.model.uri, columns, gates)
+        console.print(decision.reason)
+    if not decision.promoted:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command("pseudo-label")
+def pseudo_label(
+    cohort: Annotated[str, typer.Argument(help="A data set of the lake; human labels in it are never touched.")],
+    model: Annotated[str, typer.Option(help="Which version labels.")] = "models:/universal@champion",
+    classes: Annotated[str | None, typer.Option(help="Only these classes, separated by commas.")] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Label every case of a cohort: masks in the lake, NIfTI in each scan's own geometry, overlay pictures."""
+    from flows.console import console, print_json, print_table
+    from flows.pseudo_label import pseudo_label as pseudo_label_flow
+
+    settings = _settings(workspace)
+    with _flow_context(settings, as_json=as_json):
+        report = pseudo_label_flow(cohort, model, settings, _names(classes))
+    if as_json:
+        print_json(
+            {
+                "cohort": report.cohort,
+                "model": report.model_uri,
+                **report.counts,
+                "export_folder": report.export_folder,
+                "cases": [vars(item) for item in report.outcomes],
+            }
+        )
+    else:
+        rows = [
+            (item.case_id, item.outcome, len(item.classes), item.mean_probability, item.message)
+            for item in report.outcomes
+        ]
+        print_table(f"by {report.model_uri}", ("case", "outcome", "classes", "mean probability", "remark"), rows)
+        told = ", ".join(f"{count} {name}" for name, count in report.counts.items())
+        console.print(f"{report.cohort}: {told}; exports in {report.export_folder}", soft_wrap=True)
+    if report.counts["failed"]:
+        raise typer.Exit(EXIT_CASES_REFUSED)
+
+
+@app.command()
+def status(workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """Show cases per data set, labels per state and class, quarantine, models with aliases, and the last runs."""
+    from flows.console import print_json
+    from flows.status import print_status
+    from tasks.status import read_status
+
+    found = read_status(_settings(workspace))
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print_status(found)
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting: environment variable, default and meaning."""
+    from tasks.settings import settings_reference
+
+    typer.echo(settings_reference(), nl=False)
+
+
+@app.command()
+def serve(workspace: Workspace = None) -> None:
+    """Serve the scheduled deployments of infra/prefect.yaml from this process, until Ctrl-C."""
+    from flows.deployments import serve_deployments
+    from flows.local_server import prefect_api
+
+    chosen = _settings(workspace)
+    with prefect_api(chosen) as url:
+        typer.echo(f"Prefect API: {url}; stop with Ctrl-C")
+        serve_deployments(chosen)
+
+
+@datasets_app.command("list")
+def datasets_list(as_json: AsJson = False) -> None:
+    """List every data set: classes, access, licence, and where its files are expected."""
+    from flows.console import print_json, print_table
+    from flows.status import dataset_rows
+
+    columns, rows = dataset_rows()
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table("", columns, rows)
+
+
+@datasets_app.command("show")
+def datasets_show(dataset: Annotated[str, typer.Argument(help="A data set's id.")]) -> None:
+    """Print one card as JSON: sources, licence, layout, label values, known faults."""
+    from datasets_registry.cards import load_card
+
+    typer.echo(load_card(dataset).model_dump_json(indent=2))
+
+
+@lake_app.command("verify")
+def lake_verify(
+    read_data: Annotated[bool, typer.Option("--read-data", help="Read every byte and compare digests too.")] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every file of the lake with the tables; exit code 3 names what is missing or damaged."""
+    from catalog.verify import verify
+    from flows.console import console, print_json, print_table
+    from tasks.workspace import open_workspace
+
+    opened = open_workspace(_settings(workspace))
+    damage = verify(opened.tables, opened.lake, read_data=read_data)
+    rows = [(item.case_id, item.file, item.found, item.expected) for item in damage]
+    if as_json:
+        print_json([dict(zip(DAMAGE_COLUMNS, row, strict=True)) for row in rows])
+    elif rows:
+        print_table("Damage", DAMAGE_COLUMNS, rows)
+    else:
+        console.print(f"{len(opened.tables.cases())} cases verified, no damage")
+    if rows:
+        raise typer.Exit(EXIT_CASES_REFUSED)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _print_training(outcome: object, *, as_json: bool) -> None:
+    from flows.console import console, print_json
+    from tasks.train import TrainOutcome
+
+    if not isinstance(outcome, TrainOutcome):
+        raise TypeError(f"a training returned {type(outcome).__name__}, expected TrainOutcome")
+    if as_json:
+        print_json({**vars(outcome), "model": outcome.model.uri})
+        return
+    console.print(
+        f"{outcome.model.uri} is the challenger: {outcome.steps} steps on {outcome.cases} cases, final loss "
+        f"{outcome.final_loss:.3f}, {outcome.patches_per_second:.1f} patches/s, MLflow run {outcome.run_id}"
+    )
+
+
+def main() -> None:
+    """Run the command; an error a user can act on is one line on standard error, and exit code 1."""
+    try:
+        app()
+    except (LookupError, ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("CTFACTORY_TRACEBACK"):
+            raise
+        # A KeyError shows its message in quotes unless it is taken from the arguments.
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.stderr.write(f"ctfactory: {message}\n")
+        sys.exit(EXIT_REFUSED)

@@ -1,0 +1,69 @@
+"""What the command shows: progress bars on the terminal, tables, and JSON where a script asks for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.table import Table
+
+from tasks.progress import listening
+
+console = Console()
+errors = Console(stderr=True)
+
+
+@contextmanager
+def progress_bars(*, enabled: bool = True) -> Iterator[None]:
+    """Show one bar for each kind of work reported inside the block; without a terminal, one line when it is done."""
+    if not enabled:
+        yield
+        return
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeLeftColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int, note: str) -> None:
+            if what not in bars or (done == 0 and progress.tasks[bars[what]].finished):
+                bars[what] = progress.add_task(what, total=total, note=note)
+            progress.update(bars[what], completed=done, total=total, note=note)
+            if done == total and not errors.is_terminal:
+                errors.print(f"{what}: {done}/{total} {note}".rstrip())
+
+        with listening(show):
+            yield
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table; numbers are right-aligned, None and NaN show as a dash."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*[_cell(value) for value in row])
+    console.print(table)
+    console.print()
+
+
+def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print `value` as JSON on standard output, nothing else."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

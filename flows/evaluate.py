@@ -1,0 +1,57 @@
+"""The `evaluate` flow: figures of a model version on cases it has not seen, in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.run_record import recorded_run
+from tasks.evaluate import evaluate_cases_task, held_out_cases
+from tasks.evaluation_run import Evaluation, log_evaluation_task
+from tasks.registry import fetch_checkpoint, model_version
+from tasks.report import markdown_table
+from tasks.settings import Settings
+from tasks.workspace import open_workspace
+
+
+@dataclass(frozen=True)
+class EvaluateReport:
+    """The evaluation, and the version it is of."""
+
+    model_uri: str
+    evaluation: Evaluation
+
+    @property
+    def classes(self) -> pd.DataFrame:
+        """DSC and NSD per data set and class."""
+        return self.evaluation.classes
+
+
+@flow(name="evaluate", validate_parameters=False)
+def evaluate(
+    model: str = "challenger", settings: Settings | None = None, cohorts: Sequence[str] | None = None
+) -> EvaluateReport:
+    """Score `model` on the held-out fold of each training set, or on the `cohorts` named.
+
+    Afterwards there is an MLflow run with DSC and NSD per class and data set, patient-level sensitivity and
+    specificity, a picture and a table; the version names that run, and promotion reads it. A second run measures again.
+    """
+    settings = settings or Settings()
+    version = model_version(model, settings)
+    with recorded_run("evaluate", settings, {"model": version.uri}) as record:
+        cases = held_out_cases(open_workspace(settings), cohorts)
+        scores = evaluate_cases_task(cases, fetch_checkpoint(version, settings), settings)
+        evaluation = log_evaluation_task(scores, version, settings, flow_run_id=record.flow_run_id)
+        record.mlflow_run_id = evaluation.run_id
+        record.model_version = str(version.version)
+        record.counts = {"cases": len(cases), "scores": len(scores)}
+        create_markdown_artifact(
+            f"# {version.uri}\n\n{markdown_table(evaluation.summary_table())}\n\n"
+            f"{markdown_table(evaluation.classes)}\n\n{markdown_table(evaluation.detection)}",
+            key="evaluate",
+        )
+        return EvaluateReport(version.uri, evaluation)

@@ -1,0 +1,54 @@
+"""What every flow does at its start and end: know its own id, and leave a row in the `runs` table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from prefect.runtime import flow_run
+
+from tasks.settings import Settings
+from tasks.workspace import open_workspace
+
+
+@dataclass
+class RunRecord:
+    """Filled in while a flow runs: counts by name, and the ids of what it made."""
+
+    kind: str
+    flow_run_id: str | None
+    counts: dict[str, int] = field(default_factory=dict)
+    mlflow_run_id: str | None = None
+    model_version: str | None = None
+
+
+@contextmanager
+def recorded_run(kind: str, settings: Settings, about: Mapping[str, Any]) -> Iterator[RunRecord]:
+    """Yield a record, and append it to the `runs` table when the block ends, with outcome `done` or `failed`."""
+    record = RunRecord(kind, str(flow_run.id) if flow_run.id else None)
+    tables = open_workspace(settings).tables
+    started = datetime.now(UTC)
+    outcome = "failed"
+    try:
+        yield record
+        outcome = "done"
+    finally:
+        tables.record_run(
+            {
+                "run_id": record.flow_run_id or uuid4().hex,
+                "kind": kind,
+                "flow_run_id": record.flow_run_id,
+                "mlflow_run_id": record.mlflow_run_id,
+                "model_version": record.model_version,
+                "started": started,
+                "ended": datetime.now(UTC),
+                "outcome": outcome,
+                "counts": json.dumps({**about, **record.counts}, default=str),
+                "table_versions": json.dumps(tables.versions()),
+            }
+        )

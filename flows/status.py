@@ -1,0 +1,51 @@
+"""Tables of `ctfactory status` and `ctfactory datasets list`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets_registry.cards import list_cards, load_card
+from datasets_registry.taxonomy import class_info, class_names
+from flows.console import console, print_table
+from tasks.status import Status
+
+
+def print_status(status: Status) -> None:
+    """Print the status as tables, the most looked-for first."""
+    console.print(f"lake: {status.lake}", soft_wrap=True, highlight=False)
+    print_table("Cases", ("data set", "cases"), list(status.cases.items()))
+    states = sorted({state for counts in status.labels.values() for state in counts})
+    rows = [
+        (name, *[status.labels[name].get(state, 0) for state in states])
+        for name in class_names()
+        if name in status.labels
+    ]
+    print_table("Labels per class and state", ("class", *states), rows)
+    print_table(
+        "Quarantine",
+        ("case", "code", "found", "expected", "remedy"),
+        [
+            (f"{row['dataset']}/{row['native_id']}", row["code"], row["found"], row["expected"], row["remedy"])
+            for row in status.quarantine
+        ],
+    )
+    print_table(
+        "Models",
+        ("model", "version", "aliases", "MLflow run"),
+        [(row["name"], row["version"], ", ".join(row["aliases"]), row["run_id"]) for row in status.models],
+    )
+    print_table(
+        "Last runs",
+        ("started", "kind", "outcome", "counts"),
+        [(row["started"], row["kind"], row["outcome"], row["counts"]) for row in status.runs],
+    )
+
+
+def dataset_rows() -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Return the columns and rows of the table of data sets."""
+    columns = ("data set", "role", "reader", "access", "licence", "annotated classes")
+    rows = []
+    for card in map(load_card, list_cards()):
+        indices = " ".join(str(class_info(name).index) for name in card.annotated_classes)
+        rows.append((card.id, card.role, card.layout.reader, card.access, card.licence.spdx or "not stated", indices))
+    return columns, rows

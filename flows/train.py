@@ -1,0 +1,68 @@
+"""The `train` and `fine_tune` flows: what the lake holds becomes a model version with the alias `challenger`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.run_record import RunRecord, recorded_run
+from tasks.registry import model_version
+from tasks.settings import Settings
+from tasks.train import TrainOutcome, train_model_task
+
+
+@flow(name="train", validate_parameters=False)
+def train(
+    preset: str = "paper", settings: Settings | None = None, datasets: Sequence[str] | None = None
+) -> TrainOutcome:
+    """Train the universal model on every human label outside the test fold.
+
+    Afterwards there is an MLflow run with parameters, loss curves and table versions, and a registered version aliased
+    `challenger`. A second run trains another version. preset: a name in `models/presets`, or a file.
+    """
+    settings = settings or Settings()
+    with recorded_run("train", settings, {"preset": preset}) as record:
+        outcome = train_model_task(preset, settings, datasets=datasets, flow_run_id=record.flow_run_id)
+        _publish(outcome, record)
+        return outcome
+
+
+@flow(name="fine-tune", validate_parameters=False)
+def fine_tune(
+    model: str,
+    preset: str = "paper",
+    settings: Settings | None = None,
+    datasets: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> TrainOutcome:
+    """Go on training from the registered version `model`, which stays as it is.
+
+    Afterwards there is a new version aliased `challenger` with the same classes. classes: the loss is computed on
+    these alone; the others keep their outputs only as far as the shared network lets them.
+    """
+    settings = settings or Settings()
+    with recorded_run("fine-tune", settings, {"preset": preset, "model": model}) as record:
+        outcome = train_model_task(
+            preset,
+            settings,
+            datasets=datasets,
+            classes=classes,
+            start_from=model_version(model, settings),
+            flow_run_id=record.flow_run_id,
+        )
+        _publish(outcome, record)
+        return outcome
+
+
+def _publish(outcome: TrainOutcome, record: RunRecord) -> None:
+    record.mlflow_run_id = outcome.run_id
+    record.model_version = str(outcome.model.version)
+    record.counts = {"cases": outcome.cases, "steps": outcome.steps}
+    create_markdown_artifact(
+        f"# {outcome.model.uri}\n\nMLflow run `{outcome.run_id}`, {outcome.steps} steps on {outcome.cases} cases, "
+        f"final loss {outcome.final_loss:.3f}, {outcome.seconds:.0f} s, "
+        f"{outcome.patches_per_second:.1f} patches/s, data wait {outcome.data_wait_share:.0%}.",
+        key="train",
+    )

@@ -1,0 +1,82 @@
+"""Class bits: overlapping masks of many classes packed into uint32 words.
+
+Channel c lives in word c // 32, bit c % 32. In memory the words lead: (W, X, Y, Z) uint32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import fastremap
+import numpy as np
+from numpy.typing import NDArray
+
+Bits = NDArray[np.uint32]
+"""(W, X, Y, Z) uint32, channel c in word c // 32, bit c % 32."""
+
+WORD_BITS = 32
+
+
+def words_for(n_classes: int) -> int:
+    """Return how many 32-bit words hold `n_classes` channels; at least one class is needed."""
+    if n_classes < 1:
+        raise ValueError(f"class bits of {n_classes} classes: at least 1 is needed")
+    return -(-n_classes // WORD_BITS)
+
+
+def empty_bits(shape: Sequence[int], n_classes: int) -> Bits:
+    """Return all-zero bits (W, *shape) for `n_classes` channels; shape is (X, Y, Z) in voxels."""
+    return np.zeros((words_for(n_classes), *shape), dtype=np.uint32)
+
+
+def set_channel(bits: Bits, channel: int, mask: NDArray[np.bool_]) -> None:
+    """Set `channel` where `mask` (X, Y, Z) is true, in place; voxels already set stay set."""
+    word, bit = _address(bits, channel)
+    if mask.shape != bits.shape[1:]:
+        raise ValueError(f"mask of shape {mask.shape} does not fit bits of shape {bits.shape}")
+    bits[word] |= mask.astype(np.uint32) << bit
+
+
+def get_channel(bits: Bits, channel: int) -> NDArray[np.bool_]:
+    """Return the mask (X, Y, Z) of one channel."""
+    word, bit = _address(bits, channel)
+    selected: NDArray[np.bool_] = (bits[word] & (np.uint32(1) << bit)) != 0
+    return selected
+
+
+def pack(masks: NDArray[np.bool_]) -> Bits:
+    """Return the bits (W, X, Y, Z) of masks (C, X, Y, Z), channel c = masks[c]."""
+    bits = empty_bits(masks.shape[1:], masks.shape[0])
+    for channel, mask in enumerate(masks):
+        set_channel(bits, channel, mask)
+    return bits
+
+
+def unpack(bits: Bits, channels: Sequence[int]) -> NDArray[np.bool_]:
+    """Return masks (len(channels), X, Y, Z) in the order asked for."""
+    masks = np.empty((len(channels), *bits.shape[1:]), dtype=bool)
+    for row, channel in enumerate(channels):
+        masks[row] = get_channel(bits, channel)
+    return masks
+
+
+def count_voxels(bits: Bits, n_classes: int) -> NDArray[np.int64]:
+    """Return the voxels set in each channel, (C,) int64."""
+    if n_classes > bits.shape[0] * WORD_BITS:
+        raise ValueError(f"{bits.shape[0]} words hold {bits.shape[0] * WORD_BITS} channels, asked for {n_classes}")
+    counts = np.zeros(bits.shape[0] * WORD_BITS, dtype=np.int64)
+    shifts = np.arange(WORD_BITS, dtype=np.uint32)
+    for index, word in enumerate(bits):
+        # few distinct combinations of classes occur, so one pass over the voxels serves all 32 channels
+        values, times = fastremap.unique(np.ascontiguousarray(word.T), return_counts=True)
+        set_bits = (values[:, None] >> shifts) & np.uint32(1)  # (distinct, 32)
+        counts[index * WORD_BITS : (index + 1) * WORD_BITS] = (set_bits * times[:, None].astype(np.int64)).sum(axis=0)
+    return counts[:n_classes]
+
+
+def _address(bits: Bits, channel: int) -> tuple[int, np.uint32]:
+    if bits.dtype != np.uint32 or bits.ndim != 4:
+        raise ValueError(f"class bits are (W, X, Y, Z) uint32, got {bits.dtype} of shape {bits.shape}")
+    if not 0 <= channel < bits.shape[0] * WORD_BITS:
+        raise ValueError(f"channel {channel} outside the {bits.shape[0] * WORD_BITS} channels of {bits.shape[0]} words")
+    return channel // WORD_BITS, np.uint32(channel % WORD_BITS)

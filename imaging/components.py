@@ -1,0 +1,109 @@
+"""Connected parts of a mask (26 neighbours) and the figures the catalog keeps about a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.volume import Affine
+
+Box = tuple[int, int, int, int, int, int]
+"""x0, y0, z0, x1, y1, z1 in voxels, half-open."""
+
+CONNECTIVITY = 26
+
+
+@dataclass(frozen=True, eq=False)
+class MaskStatistics:
+    """Figures of one mask. For an empty mask bbox and centroid_mm are None and the numbers are 0.
+
+    voxels: count. ml: volume. bbox: x0, y0, z0, x1, y1, z1, half-open. centroid_mm: RAS mm.
+    components: 26-connected parts. touches_border: a voxel lies on a face of the array.
+    sampled_voxels: (n, 3) int32, distinct voxel indices X Y Z inside the mask, n <= the sample asked for.
+    """
+
+    voxels: int
+    ml: float
+    bbox: Box | None
+    centroid_mm: tuple[float, float, float] | None
+    components: int
+    touches_border: bool
+    sampled_voxels: NDArray[np.int32]
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
+    """Return the half-open box x0, y0, z0, x1, y1, z1 around the true voxels of (X, Y, Z); None if there are none."""
+    # reduce over the axis of the largest stride first: it reads memory in order and leaves a small plane
+    slow = int(np.argmax(np.abs(mask.strides)))
+    plane: NDArray[np.bool_] = mask.any(axis=slow)
+    if not plane.any():
+        return None
+    fast = [axis for axis in range(3) if axis != slow]
+    low, high = [0, 0, 0], list(mask.shape)
+    for position, axis in enumerate(fast):
+        hits = np.flatnonzero(np.any(plane, axis=1 - position))
+        low[axis], high[axis] = int(hits[0]), int(hits[-1]) + 1
+    window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    hits = np.flatnonzero(mask[window].any(axis=tuple(fast)))
+    low[slow], high[slow] = int(hits[0]), int(hits[-1]) + 1
+    return (low[0], low[1], low[2], high[0], high[1], high[2])
+
+
+def box_slices(box: Box) -> tuple[slice, slice, slice]:
+    """Return the three slices that cut a half-open box out of an (X, Y, Z) array."""
+    return slice(box[0], box[3]), slice(box[1], box[4]), slice(box[2], box[5])
+
+
+def count_components(mask: NDArray[np.bool_]) -> int:
+    """Return the number of 26-connected parts of a mask (X, Y, Z); 0 when it is empty."""
+    box = bounding_box(mask)
+    return 0 if box is None else _label(mask[box_slices(box)])[1]
+
+
+def largest_components(mask: NDArray[np.bool_], keep: int) -> NDArray[np.bool_]:
+    """Return the mask of its `keep` largest 26-connected parts; ties go to the part found first, empty stays empty."""
+    if keep < 1:
+        raise ValueError(f"keep {keep} components: at least 1 is needed")
+    result = np.zeros(mask.shape, dtype=bool)
+    box = bounding_box(mask)
+    if box is None:
+        return result
+    labels, count = _label(mask[box_slices(box)])
+    sizes = np.bincount(labels.ravel(order="K"), minlength=count + 1)[1:]
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[np.argsort(-sizes, kind="stable")[:keep] + 1] = True
+    result[box_slices(box)] = kept[labels]
+    return result
+
+
+def mask_statistics(mask: NDArray[np.bool_], affine: Affine, sample: int, seed: int) -> MaskStatistics:
+    """Return size, place and parts of a mask (X, Y, Z), with at most `sample` voxels drawn without replacement.
+
+    affine: 4 x 4, voxel index to RAS mm. The same mask, sample and seed give the same voxels.
+    """
+    box = bounding_box(mask)
+    if box is None:
+        return MaskStatistics(0, 0.0, None, None, 0, False, np.zeros((0, 3), dtype=np.int32))
+    crop = mask[box_slices(box)]
+    inside = np.argwhere(crop).astype(np.int32) + np.array(box[:3], dtype=np.int32)
+    mean = inside.mean(axis=0, dtype=np.float64)
+    centroid = affine[:3, :3] @ mean + affine[:3, 3]
+    chosen = np.random.default_rng(seed).permutation(len(inside))[: max(sample, 0)]
+    touches = any(box[axis] == 0 or box[axis + 3] == mask.shape[axis] for axis in range(3))
+    return MaskStatistics(
+        voxels=len(inside),
+        ml=len(inside) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0,
+        bbox=box,
+        centroid_mm=(float(centroid[0]), float(centroid[1]), float(centroid[2])),
+        components=_label(crop)[1],
+        touches_border=touches,
+        sampled_voxels=inside[np.sort(chosen)],
+    )
+
+
+def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint32], int]:
+    labels, count = cc3d.connected_components(mask, connectivity=CONNECTIVITY, return_N=True)
+    return labels, int(count)

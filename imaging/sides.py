@@ -1,0 +1,118 @@
+"""Left and right: where the middle of the body runs, and which side each part of a mask belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from imaging.components import CONNECTIVITY, bounding_box, box_slices
+from imaging.resample import orientation
+from imaging.volume import Affine, Volume
+
+BODY_HU = -300
+COARSE_MM = 4.0
+SMOOTH_MM = 30.0
+CUT_SHARE = 0.15
+"""A part with at least this share of its voxels on each side of the middle is cut there."""
+
+SideStatus = Literal["two", "right_only", "left_only", "cut", "empty"]
+
+
+@dataclass(frozen=True, eq=False)
+class SideSplit:
+    """The patient's right and left share of a mask, each (X, Y, Z) bool; together they are the mask, without overlap.
+
+    status: "two" parts on both sides, "right_only", "left_only", "cut" where a part crossing the middle had to be
+    divided there, "empty".
+    """
+
+    right: NDArray[np.bool_]
+    left: NDArray[np.bool_]
+    status: SideStatus
+
+
+def body_midline_x(image_hu: Volume) -> NDArray[np.float64]:
+    """Return the world x (mm) of the body's middle for every axial slice, (Z,).
+
+    image_hu: RAS-oriented HU. The body is the largest part above -300 HU with its holes filled, in each slice the
+    largest region (which leaves arms and table out); its middle is the median x of that region, smoothed along z.
+    Slices without body take the nearest slice's value; without any body it is the middle of the volume.
+    """
+    if orientation(image_hu.affine) != "RAS":
+        raise ValueError(f"orientation {orientation(image_hu.affine)}: RAS is needed, call orient_ras first")
+    affine, spacing = image_hu.affine, image_hu.spacing_mm
+    stride = [max(1, int(COARSE_MM / s)) for s in spacing]
+    coarse = image_hu.array[:: stride[0], :: stride[1], :: stride[2]]
+    body = cc3d.largest_k(np.ascontiguousarray(coarse > BODY_HU), k=1, connectivity=6).astype(bool)
+    middle = np.full(body.shape[2], np.nan)
+    for k in range(body.shape[2]):
+        trunk = _trunk(body[:, :, k])
+        if trunk is not None:
+            middle[k] = _median_index(trunk.sum(axis=1)) * stride[0]
+    known = np.flatnonzero(np.isfinite(middle))
+    slices = np.arange(image_hu.shape[2])
+    # world x at the volume's centre row: for oblique scans x also changes with y
+    offset = affine[0, 1] * (image_hu.shape[1] - 1) / 2 + affine[0, 2] * slices + affine[0, 3]
+    if not len(known):
+        return np.asarray(affine[0, 0] * (image_hu.shape[0] - 1) / 2 + offset, dtype=np.float64)
+    middle = np.interp(np.arange(len(middle)), known, middle[known])
+    window = max(1, round(SMOOTH_MM / (spacing[2] * stride[2])))
+    middle = ndimage.uniform_filter1d(
+        ndimage.median_filter(middle, size=window, mode="nearest"), window, mode="nearest"
+    )
+    return np.asarray(affine[0, 0] * np.interp(slices / stride[2], np.arange(len(middle)), middle) + offset)
+
+
+def split_sides(mask: NDArray[np.bool_], affine: Affine, midline: NDArray[np.float64]) -> SideSplit:
+    """Divide a mask (X, Y, Z) on a RAS grid into the patient's right and left; every voxel ends up on one side.
+
+    affine: 4 x 4, voxel index to RAS mm. midline: (Z,) world x in mm, of `body_midline_x`.
+    Each 26-connected part goes whole to the side of its centroid, unless at least 15 % of its voxels lie on each side:
+    then it is cut at the middle (horseshoe kidney, touching lungs). Right is the larger x; on the line counts as right.
+    """
+    if midline.shape != (mask.shape[2],):
+        raise ValueError(f"midline of shape {midline.shape} for a mask of shape {mask.shape}: one x per axial slice")
+    right = np.zeros(mask.shape, dtype=bool)
+    box = bounding_box(mask)
+    if box is None:
+        return SideSplit(right, right.copy(), "empty")
+    window = box_slices(box)
+    parts, count = cc3d.connected_components(mask[window], connectivity=CONNECTIVITY, return_N=True)
+    index = np.nonzero(parts)
+    i, j, k = (axis + start for axis, start in zip(index, box[:3], strict=True))
+    x = affine[0, 0] * i + affine[0, 1] * j + affine[0, 2] * k + affine[0, 3]
+    beyond = x - midline[k]
+    part = parts[index]
+    voxels = np.bincount(part, minlength=count + 1)[1:]
+    share = np.bincount(part, weights=beyond >= 0, minlength=count + 1)[1:] / voxels
+    mean = np.bincount(part, weights=beyond, minlength=count + 1)[1:] / voxels
+    cut = np.minimum(share, 1 - share) >= CUT_SHARE
+    to_right = np.where(cut[part - 1], beyond >= 0, mean[part - 1] >= 0)
+    right[i[to_right], j[to_right], k[to_right]] = True
+    left = mask & ~right
+    if cut.any():
+        return SideSplit(right, left, "cut")
+    if right.any() and left.any():
+        return SideSplit(right, left, "two")
+    return SideSplit(right, left, "right_only" if right.any() else "left_only")
+
+
+def _trunk(body: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Return the largest region of one slice (X, Y) with its holes filled, or None when there is no body."""
+    regions, count = ndimage.label(body)
+    if not count:
+        return None
+    sizes = np.bincount(regions.ravel())[1:]
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(regions == int(sizes.argmax()) + 1)
+    return filled
+
+
+def _median_index(counts: NDArray[np.int64]) -> float:
+    """Return the position that halves the voxels counted along an axis; index i covers i - 0.5 to i + 0.5."""
+    total = np.concatenate([[0], np.cumsum(counts)])
+    return float(np.interp(total[-1] / 2, total, np.arange(len(total)))) - 0.5

@@ -1,0 +1,77 @@
+"""The partial-label loss: binary cross-entropy and Dice over the classes somebody annotated, and over nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SMOOTH = 1.0
+"""Voxels added to both sides of the Dice ratio: an annotated, absent class predicted absent has loss 0."""
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """The loss by part. pairs: (P, 2) sample and class of each annotated pair; pair_loss: (P,), detached."""
+
+    bce: float
+    dice: float
+    pairs: Tensor
+    pair_loss: Tensor
+
+
+def masked_loss(
+    logits: Tensor,
+    target: Tensor,
+    annotated: Tensor,
+    valid: Tensor | None = None,
+    *,
+    class_weights: Tensor | None = None,
+    bce_weight: float = 1.0,
+    dice_weight: float = 1.0,
+) -> tuple[Tensor, LossParts]:
+    """Return the mean over annotated (sample, class) pairs of BCE + (1 - Dice), and its parts.
+
+    logits: (B, C, X, Y, Z). target: the same shape, 0/1 or bool. annotated: (B, C) bool; False: nobody looked, the pair
+    gets exactly zero gradient, whatever its target holds. True with an empty target: a negative. valid: (B, 1, X, Y, Z)
+    bool, False in padding, which counts nowhere; None: everything is valid. class_weights: (C,), relative.
+    No annotated pair: a zero loss that still has a (zero) gradient. Raises ValueError on shapes that disagree.
+    """
+    if target.shape != logits.shape or annotated.shape != logits.shape[:2]:
+        raise ValueError(
+            f"logits {tuple(logits.shape)}, target {tuple(target.shape)}, annotated {tuple(annotated.shape)}: "
+            "expected (B, C, X, Y, Z) twice and (B, C)"
+        )
+    pairs = annotated.nonzero()  # (P, 2)
+    if len(pairs) == 0:
+        return logits[..., :0].sum(), LossParts(0.0, 0.0, pairs, logits.new_zeros(0))
+    chosen = logits[pairs[:, 0], pairs[:, 1]].flatten(1).float()  # (P, V)
+    truth = target[pairs[:, 0], pairs[:, 1]].flatten(1).to(chosen.dtype)  # (P, V)
+    inside = None if valid is None or bool(valid.all()) else valid[:, 0].flatten(1)[pairs[:, 0]]  # (P, V)
+    bce, dice = _pair_losses(chosen, truth, inside)  # (P,), (P,)
+    weights = torch.ones_like(bce) if class_weights is None else class_weights.to(bce)[pairs[:, 1]]
+    each = bce_weight * bce + dice_weight * dice
+    loss = (each * weights).sum() / weights.sum()
+    detached = (weights / weights.sum()).detach()
+    parts = LossParts(
+        float((bce.detach() * detached).sum()), float((dice.detach() * detached).sum()), pairs, each.detach()
+    )
+    return loss, parts
+
+
+def _pair_losses(logits: Tensor, truth: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the BCE and the Dice loss (P,), (P,) of logits and truth (P, V), over `inside` (P, V) voxels only."""
+    if inside is not None:
+        # where, not a product: a padding voxel's logit may be anything, and 0 * inf is not 0
+        logits = torch.where(inside, logits, torch.full_like(logits, -1e4))
+        truth = torch.where(inside, truth, torch.zeros_like(truth))
+        voxels = inside.sum(1).clamp(min=1)
+    else:
+        voxels = torch.full((len(logits),), logits.shape[1], device=logits.device)
+    bce = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(1) / voxels
+    prob = logits.sigmoid()
+    overlap = (prob * truth).sum(1)
+    dice = (2 * overlap + SMOOTH) / (prob.sum(1) + truth.sum(1) + SMOOTH)
+    return bce, 1 - dice

@@ -1,0 +1,175 @@
+"""Settings of a network and of its training: frozen, validated when built, read from YAML presets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from datasets_registry.taxonomy import class_info, class_names
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRESETS = Path(__file__).with_name("presets")
+_TUPLES = ("classes", "spacing_mm", "hu_window", "patch")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What a network is and what it expects to see.
+
+    backbone: a name of `models.backbones`. classes: names in the order of the output channels.
+    text_encoder: `hashing`, `open_clip:<model>:<weights>`, `one_hot` or `random`. prompt: V1-V4.
+    spacing_mm: X Y Z of the grid the images lie on. hu_window: HU mapped to 0 and 1. patch: voxels X Y Z.
+    """
+
+    backbone: str = "tiny"
+    classes: tuple[str, ...] = class_names()
+    text_encoder: str = "hashing"
+    prompt: str = "V1"
+    spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)
+    hu_window: tuple[float, float] = (-175.0, 250.0)
+    patch: tuple[int, int, int] = (96, 96, 96)
+
+    def __post_init__(self) -> None:
+        for name in self.classes:
+            class_info(name)
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"model.classes: {self.classes} is empty or repeats a name; name each class once")
+        if not self.hu_window[0] < self.hu_window[1]:
+            raise ValueError(f"model.hu_window: {self.hu_window}, expected (low, high) in HU with low < high")
+        if len(self.patch) != 3 or min(self.patch) < 8:
+            raise ValueError(f"model.patch: {self.patch}, expected three sizes X Y Z of at least 8 voxels")
+        if len(self.spacing_mm) != 3 or min(self.spacing_mm) <= 0:
+            raise ValueError(f"model.spacing_mm: {self.spacing_mm}, expected three positive sizes X Y Z in mm")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Taxonomy channel (bit) of each output channel, in output order."""
+        return tuple(class_info(name).channel for name in self.classes)
+
+    def select(self, names: tuple[str, ...] | list[str] | None) -> list[int]:
+        """Return the output channels of the classes called `names` (all for None); a KeyError names what is missing."""
+        if names is None:
+            return list(range(len(self.classes)))
+        missing = [class_info(name).name for name in names if name not in self.classes]
+        if missing:
+            raise KeyError(f"this model has no class {', '.join(missing)}; it has {', '.join(self.classes)}")
+        return [self.classes.index(name) for name in names]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a network is trained.
+
+    steps: optimiser steps. batch: patches per device and step. lr: peak learning rate of AdamW; it climbs for
+    `warmup` steps and then follows a cosine to `lr * lr_floor`. accumulate: batches summed into one step.
+    clip_norm: largest gradient norm (0: no clipping). dice_weight, bce_weight: the two parts of the loss.
+    foreground: share of patches centred on a voxel of a class drawn evenly over classes; the rest are random.
+    shift: largest intensity shift and scale change, of the 0-1 range, applied to a share `shift_share` of patches.
+    save_every: steps between checkpoints (0: only at the end). threads: CPU threads (0: leave as is).
+    device: a Fabric accelerator (`cpu`, `cuda`, `auto`); devices, nodes: how many.
+    """
+
+    steps: int = 1000
+    batch: int = 2
+    lr: float = 4e-4
+    weight_decay: float = 1e-5
+    warmup: int = 50
+    lr_floor: float = 0.0
+    accumulate: int = 1
+    clip_norm: float = 1.0
+    dice_weight: float = 1.0
+    bce_weight: float = 1.0
+    foreground: float = 0.67
+    shift: float = 0.1
+    shift_share: float = 0.2
+    seed: int = 0
+    precision: Precision = "32-true"
+    device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    save_every: int = 0
+    threads: int = 0
+    readers: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "devices", "nodes", "readers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name}: {getattr(self, name)}, expected at least 1")
+        for name in ("warmup", "weight_decay", "clip_norm", "dice_weight", "bce_weight", "shift", "save_every"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"train.{name}: {getattr(self, name)}, expected a number of 0 or more")
+        for name in ("foreground", "shift_share", "lr_floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"train.{name}: {getattr(self, name)}, expected a share between 0 and 1")
+        if not 0 < self.lr < 1:
+            raise ValueError(f"train.lr: {self.lr}, expected a learning rate between 0 and 1")
+        if self.dice_weight + self.bce_weight == 0:
+            raise ValueError("train: dice_weight and bce_weight are both 0, so nothing would be learnt; raise one")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"train.precision: {self.precision!r}, expected one of {', '.join(get_args(Precision))}")
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of the step numbered `step`, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * (self.lr_floor + (1 - self.lr_floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One named pair of settings."""
+
+    model: ModelSettings
+    train: TrainSettings
+
+
+def as_mapping(settings: ModelSettings | TrainSettings) -> dict[str, Any]:
+    """Return the settings as JSON-able values, tuples as lists."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+
+
+def _checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    known = [field.name for field in fields(kind)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise KeyError(f"{where}: unknown key {', '.join(unknown)}; known keys: {', '.join(known)}")
+    return {key: tuple(value) if key in _TUPLES else value for key, value in values.items()}
+
+
+def model_settings(values: Mapping[str, Any], where: str = "model") -> ModelSettings:
+    """Return model settings from plain values; an unknown key is a KeyError that lists the known ones."""
+    return ModelSettings(**_checked(ModelSettings, where, values))
+
+
+def train_settings(values: Mapping[str, Any], where: str = "train") -> TrainSettings:
+    """Return training settings from plain values; an unknown key is a KeyError that lists the known ones."""
+    return TrainSettings(**_checked(TrainSettings, where, values))
+
+
+def load_preset(
+    name: str | Path, *, model: Mapping[str, Any] | None = None, train: Mapping[str, Any] | None = None
+) -> Preset:
+    """Return a preset by name (`demo`, `paper`) or YAML path, with single values replaced by `model` and `train`.
+
+    Raises FileNotFoundError listing the presets, KeyError for an unknown key, ValueError for a bad value.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
+        raise FileNotFoundError(f"preset {str(name)!r} not found; give a YAML path or one of: {known}")
+    values = yaml.safe_load(path.read_text()) or {}
+    unknown = sorted(set(values) - {"model", "train"})
+    if unknown:
+        raise KeyError(f"{path.name}: unknown section {', '.join(unknown)}; a preset has `model` and `train`")
+    return Preset(
+        model_settings({**(values.get("model") or {}), **(model or {})}, f"{path.name}: model"),
+        train_settings({**(values.get("train") or {}), **(train or {})}, f"{path.name}: train"),
+    )

@@ -1,0 +1,198 @@
+"""The text branch: one vector per class from its name in a prompt, by CLIP or by a stand-in that needs no download."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from datasets_registry.taxonomy import class_info
+
+WIDTH = 512
+PROMPTS = {
+    "V1": "A computerized tomography of a {name}.",
+    "V2": "There is {name} in this computerized tomography.",
+    "V3": "This computerized tomography has a {name}.",
+    "V4": "A photo of a {name}.",
+}
+
+
+class TextEncoder(Protocol):
+    """Turns sentences into vectors; `id` names encoder and weights, and is stored with every model."""
+
+    @property
+    def id(self) -> str:
+        """Name of the encoder and its weights."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return (len(texts), 512) float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextEmbeddings:
+    """One row per class, (C, 512) float32, with the encoder and prompt that made it and a digest of the numbers."""
+
+    array: NDArray[np.float32]
+    encoder: str
+    prompt: str
+    names: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the rows in order."""
+        return array_digest(self.array)
+
+
+def array_digest(array: NDArray[np.float32]) -> str:
+    """Return the SHA-256 of an array's shape and little-endian float32 values."""
+    values = np.ascontiguousarray(array, dtype="<f4")
+    return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
+
+
+class HashingTextEncoder:
+    """Signed sums of hashed character n-grams (3 to 5 letters): offline, deterministic, related names lie near."""
+
+    id = "hashing-ngram-512-v1"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return (len(texts), 512) float32 rows of length 1 (a text without letters: zeros)."""
+        return np.stack([self._row(text) for text in texts]).astype(np.float32)
+
+    def _row(self, text: str) -> NDArray[np.float64]:
+        row = np.zeros(WIDTH)
+        for word in text.lower().replace("_", " ").split():
+            marked = f"<{word.strip('.,')}>"
+            for size in (3, 4, 5):
+                for start in range(len(marked) - size + 1):
+                    digest = hashlib.blake2b(marked[start : start + size].encode(), digest_size=8).digest()
+                    number = int.from_bytes(digest, "little")
+                    row[number % WIDTH] += 1.0 if number >> 63 else -1.0
+        norm = float(np.linalg.norm(row))
+        return row / norm if norm else row
+
+
+class OneHotTextEncoder:
+    """Row i has a single 1 at column i: no knowledge of names, for ablation (at most 512 classes)."""
+
+    id = "one-hot-512-v1"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the first rows of the identity, (len(texts), 512)."""
+        if len(texts) > WIDTH:
+            raise ValueError(f"one_hot: {len(texts)} classes, at most {WIDTH} fit; use another text_encoder")
+        return np.eye(len(texts), WIDTH, dtype=np.float32)
+
+
+class RandomTextEncoder:
+    """Rows of length 1 drawn from the text's own hash: distinct but unrelated, for ablation."""
+
+    id = "random-512-v1"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return (len(texts), 512) float32 rows of length 1."""
+        rows = []
+        for text in texts:
+            seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+            row = np.random.default_rng(seed).standard_normal(WIDTH)
+            rows.append(row / np.linalg.norm(row))
+        return np.stack(rows).astype(np.float32)
+
+
+class OpenClipTextEncoder:
+    """The text tower of an open_clip model.
+
+    model: an open_clip model name whose text width is 512. pretrained: a tag (`openai`, fetched from the hub) or the
+    path of a local weight file. Raises FileNotFoundError for a path that is not there, ValueError for another width.
+    """
+
+    def __init__(self, model: str = "ViT-B-32", pretrained: str = "openai") -> None:
+        self._model_name = model
+        self._pretrained = pretrained
+        path = Path(pretrained)
+        if len(path.parts) > 1 or path.suffix:
+            if not path.is_file():
+                raise FileNotFoundError(f"open_clip weights {pretrained}: no such file; give a tag or an existing file")
+            with path.open("rb") as stream:
+                weights = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+        else:
+            weights = pretrained
+        self.id = f"open_clip/{model}/{weights}"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the unnormalised text features, (len(texts), 512) float32."""
+        import open_clip  # heavy, and needed only here
+
+        network = open_clip.create_model(self._model_name, pretrained=self._pretrained, weights_only=True)
+        network.eval()
+        with torch.inference_mode():
+            features = network.encode_text(open_clip.get_tokenizer(self._model_name)(list(texts)))
+        array: NDArray[np.float32] = features.float().cpu().numpy()
+        if array.shape[1] != WIDTH:
+            raise ValueError(f"{self.id}: text width {array.shape[1]}, expected {WIDTH}; use a model of that width")
+        return array
+
+
+def text_encoder(spec: str) -> TextEncoder:
+    """Return the encoder a setting names: `hashing`, `one_hot`, `random` or `open_clip[:model[:tag or file]]`."""
+    plain: dict[str, Callable[[], TextEncoder]] = {
+        "hashing": HashingTextEncoder,
+        "one_hot": OneHotTextEncoder,
+        "random": RandomTextEncoder,
+    }
+    if spec in plain:
+        return plain[spec]()
+    kind, *rest = spec.split(":", 2)
+    if kind != "open_clip":
+        raise ValueError(f"text_encoder {spec!r}: expected {', '.join(plain)} or open_clip:<model>:<tag or file>")
+    return OpenClipTextEncoder(*rest)
+
+
+def class_texts(prompt: str, names: Sequence[str]) -> list[str]:
+    """Return the prompt's sentence for each class name, in order; names are shown by their titles."""
+    if prompt not in PROMPTS:
+        raise ValueError(f"prompt {prompt!r}: expected one of {', '.join(PROMPTS)}")
+    return [PROMPTS[prompt].format(name=class_info(name).title) for name in names]
+
+
+def embed_classes(
+    encoder: TextEncoder, prompt: str, names: Sequence[str], cache_dir: Path | None = None
+) -> TextEmbeddings:
+    """Return the embeddings of `names` under `prompt`, read from `cache_dir` when they were computed before.
+
+    The cache file's name is a hash of encoder id and sentences; a file whose numbers do not match the digest stored in
+    it is a ValueError.
+    """
+    texts = class_texts(prompt, names)
+    if cache_dir is None:
+        return TextEmbeddings(encoder.encode(texts), encoder.id, prompt, tuple(names))
+    key = hashlib.sha256(json.dumps([encoder.id, texts]).encode()).hexdigest()
+    path = cache_dir / f"embeddings-{key[:24]}.safetensors"
+    if path.is_file():
+        return _read_cached(path, encoder.id, prompt, names)
+    made = TextEmbeddings(encoder.encode(texts), encoder.id, prompt, tuple(names))
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{hashlib.sha256(str(id(made)).encode()).hexdigest()[:8]}")
+    save_file({"embeddings": made.array}, aside, {"encoder": encoder.id, "prompt": prompt, "digest": made.digest})
+    aside.replace(path)
+    return made
+
+
+def _read_cached(path: Path, encoder: str, prompt: str, names: Sequence[str]) -> TextEmbeddings:
+    with safe_open(path, framework="numpy") as stream:
+        stored = (stream.metadata() or {}).get("digest", "")
+        array = np.asarray(stream.get_tensor("embeddings"), dtype=np.float32)
+    found = TextEmbeddings(array, encoder, prompt, tuple(names))
+    if found.digest != stored:
+        raise ValueError(
+            f"{path}: digest {found.digest[:12]}, stored {stored[:12]}; delete the file to compute it anew"
+        )
+    return found

@@ -1,0 +1,212 @@
+"""Evaluate a model version on cases it has not seen: DSC and NSD per class, lesion detection per patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from datasets_registry.taxonomy import all_classes, class_info
+from imaging.bits import get_channel
+from imaging.metrics import dice, surface_dice
+from imaging.volume import Volume
+from models.checkpoint import ModelMetadata, load_model, read_metadata
+from models.infer import Prediction, predict_bits
+from models.postprocess import clean
+from models.universal import UniversalModel
+from tasks.map_cases import map_cases
+from tasks.prefect_task import as_task
+from tasks.settings import Settings
+from tasks.workspace import Workspace, open_workspace, row_dicts
+
+TRAINED_CLASSES = "trained_classes"
+"""Key of a checkpoint's metadata: names, separated by commas, of the classes its training cases annotate."""
+
+SCORE_COLUMNS = ("case_id", "dataset", "class_name", "dsc", "nsd", "truth_ml", "predicted_ml", "known_absent")
+
+
+@dataclass(frozen=True)
+class CaseRequest:
+    """One row of the `cases` table and the checkpoint to run on it."""
+
+    case: dict[str, Any]
+    checkpoint: Path
+
+
+@lru_cache(maxsize=1)
+def _loaded(checkpoint: Path, device: str) -> tuple[UniversalModel, ModelMetadata]:
+    # One model a process: batches of cases share it.
+    return load_model(checkpoint, device)
+
+
+def trained_classes(metadata: ModelMetadata) -> tuple[str, ...]:
+    """Return the classes a checkpoint has seen annotated, in channel order; its other outputs mean nothing."""
+    named = metadata.extra.get(TRAINED_CLASSES)
+    return metadata.model.classes if named is None else tuple(named.split(","))
+
+
+def predict_case(
+    workspace: Workspace, case: Mapping[str, Any], checkpoint: Path, classes: Sequence[str] | None = None
+) -> tuple[Prediction, Volume]:
+    """Return the cleaned masks of one case of the lake, and its image.
+
+    classes: None predicts every class the model was trained on. The masks have gone through the class rules of
+    post-processing (components, containment). Raises ValueError when the case lies on another grid spacing than the
+    model was trained at.
+    """
+    settings = workspace.settings
+    device = settings.torch_device()
+    model, metadata = _loaded(checkpoint, device)
+    expected = metadata.model.spacing_mm
+    if not np.allclose(case["spacing_mm"], expected, rtol=0.01):
+        raise ValueError(
+            f"{case['case_id']}: spacing {list(case['spacing_mm'])} mm, but the model was trained at "
+            f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
+        )
+    chosen = list(classes or trained_classes(metadata))
+    stored = workspace.lake.open_image(case)
+    image = Volume(stored.read(), stored.affine)
+    prediction = predict_bits(
+        model, metadata, image.array, overlap=settings.window_overlap, device=device, classes=chosen
+    )
+    return replace(prediction, bits=clean(prediction.bits, chosen).bits), image
+
+
+def evaluate_case(request: CaseRequest, settings: Settings) -> list[dict[str, Any]]:
+    """Return one score row for every class whose truth is known in the case (SCORE_COLUMNS).
+
+    Only classes the model was trained on are scored. Known are the annotated ones and, for detection alone, the
+    lesions the data set's source says nobody has (`known_absent`: no DSC, an empty truth). DSC and NSD are
+    NaN where truth and prediction are both empty.
+    """
+    workspace = open_workspace(settings)
+    case = request.case
+    prediction, _ = predict_case(workspace, case, request.checkpoint)
+    known = trained_classes(read_metadata(request.checkpoint))
+    x, y, z = (float(value) for value in case["spacing_mm"])
+    voxel_ml = x * y * z / 1000.0
+    labels = workspace.tables.labels(case_ids=[case["case_id"]], state="annotated")
+    rows: list[dict[str, Any]] = []
+    if len(labels):
+        first = row_dicts(labels)[0]
+        truth = workspace.lake.open_bits(first, first["annotation"]).read()
+        for name in labels["class_name"][labels["class_name"].isin(known)]:
+            channel = class_info(name).channel
+            truth_mask, mask = get_channel(truth, channel), get_channel(prediction.bits, channel)
+            rows.append(
+                {
+                    "class_name": name,
+                    "dsc": dice(truth_mask, mask),
+                    "nsd": surface_dice(truth_mask, mask, (x, y, z), settings.nsd_tolerance_mm),
+                    "truth_ml": float(truth_mask.sum()) * voxel_ml,
+                    "predicted_ml": float(mask.sum()) * voxel_ml,
+                    "known_absent": False,
+                }
+            )
+    annotated = {row["class_name"] for row in rows}
+    rows += [
+        {
+            "class_name": name,
+            "dsc": float("nan"),
+            "nsd": float("nan"),
+            "truth_ml": 0.0,
+            "predicted_ml": float(get_channel(prediction.bits, class_info(name).channel).sum()) * voxel_ml,
+            "known_absent": True,
+        }
+        for name in case["tumour_free"]
+        if name not in annotated and name in known
+    ]
+    return [{"case_id": case["case_id"], "dataset": case["dataset"], **row} for row in rows]
+
+
+def held_out_cases(workspace: Workspace, cohorts: Sequence[str] | None) -> pd.DataFrame:
+    """Return the `cases` rows that evaluation may use.
+
+    Of training sets only the test fold; of external cohorts every case. cohorts: restrict to these data sets; None
+    takes every training set. Raises LookupError when nothing is left.
+    """
+    cases = workspace.tables.cases()
+    wanted = cases[cases["role"] == "train"] if cohorts is None else cases[cases["dataset"].isin(list(cohorts))]
+    wanted = wanted[(wanted["role"] != "train") | (wanted["fold"] == workspace.settings.test_fold)]
+    if wanted.empty:
+        raise LookupError(
+            f"no held-out case in {list(cohorts or ['the training sets'])}, test fold {workspace.settings.test_fold}; "
+            f"the lake holds {sorted(set(cases['dataset']))}"
+        )
+    return wanted.sort_values("case_id")
+
+
+def evaluate_cases(cases: pd.DataFrame, checkpoint: Path, settings: Settings) -> pd.DataFrame:
+    """Return the scores of all cases, one row a case and class (SCORE_COLUMNS)."""
+    requests = [CaseRequest(case, checkpoint) for case in row_dicts(cases)]
+    per_case = map_cases(
+        partial(evaluate_case, settings=settings), requests, dask_address=settings.dask_address, what="evaluate"
+    )
+    return pd.DataFrame([row for rows in per_case for row in rows], columns=list(SCORE_COLUMNS))
+
+
+def class_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return mean DSC and NSD and the number of scored cases per data set and class, in class order."""
+    scored = scores[~scores["known_absent"]]
+    table = (
+        scored.groupby(["dataset", "class_name"])
+        .agg(cases=("dsc", "size"), scored=("dsc", "count"), dsc=("dsc", "mean"), nsd=("nsd", "mean"))
+        .reset_index()
+    )
+    order = {info.name: info.index for info in all_classes()}
+    table = table.assign(order=table["class_name"].map(order)).sort_values(["dataset", "order"])
+    return table.drop(columns="order").reset_index(drop=True)
+
+
+def detection_table(scores: pd.DataFrame, min_ml: float) -> pd.DataFrame:
+    """Return patient-level sensitivity and specificity per lesion class.
+
+    A patient is positive in truth when the class has any voxel, and predicted positive from `min_ml` ml on.
+    Sensitivity is NaN without a positive patient, specificity without a negative one.
+    """
+    rows = []
+    lesions = [info.name for info in all_classes() if info.is_lesion]
+    for name in lesions:
+        of_class = scores[scores["class_name"] == name]
+        if of_class.empty:
+            continue
+        positive = (of_class["truth_ml"] > 0).to_numpy()
+        predicted = (of_class["predicted_ml"] >= min_ml).to_numpy()
+        rows.append(
+            {
+                "class_name": name,
+                "positives": int(positive.sum()),
+                "negatives": int((~positive).sum()),
+                "sensitivity": float(predicted[positive].mean()) if positive.any() else float("nan"),
+                "specificity": float((~predicted[~positive]).mean()) if (~positive).any() else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows, columns=["class_name", "positives", "negatives", "sensitivity", "specificity"])
+
+
+def summary_metrics(scores: pd.DataFrame, min_ml: float) -> dict[str, float]:
+    """Return the figures the gates look at; a figure nothing was measured for is left out.
+
+    mean_organ_dsc/nsd: mean over organ classes (lesions left out) of each class's mean over all its scored cases, so
+    that a class annotated in many cases does not outweigh a rare one.
+    """
+    organs = [info.name for info in all_classes() if not info.is_lesion]
+    per_class = scores[scores["class_name"].isin(organs)].groupby("class_name")[["dsc", "nsd"]].mean()
+    detection = detection_table(scores, min_ml)
+    figures = {
+        "mean_organ_dsc": per_class["dsc"].mean(),
+        "mean_organ_nsd": per_class["nsd"].mean(),
+        "worst_organ_dsc": per_class["dsc"].min(),
+        "mean_lesion_dsc": scores[~scores["class_name"].isin(organs)].groupby("class_name")["dsc"].mean().mean(),
+        "sensitivity": detection["sensitivity"].mean(),
+        "specificity": detection["specificity"].mean(),
+    }
+    return {name: float(value) for name, value in figures.items() if np.isfinite(value)}
+
+
+evaluate_cases_task = as_task(evaluate_cases, "evaluate-cases", tags=["model"])

@@ -1,0 +1,58 @@
+"""Write masks out in the geometry of the scan as it was read: one multi-label NIfTI and the names of its values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_registry.taxonomy import class_info
+from imaging.bits import get_channel
+from imaging.nifti import write_nifti
+from imaging.resample import Grid, resample_bits
+from imaging.volume import Volume
+
+
+def original_grid(case: dict[str, Any]) -> Grid:
+    """Return the voxel grid the scan of a `cases` row was read on."""
+    shape = tuple(int(n) for n in case["original_shape"])
+    return Grid((shape[0], shape[1], shape[2]), np.asarray(case["original_affine"], dtype=float).reshape(4, 4))
+
+
+def multi_label(bits: NDArray[np.uint32], class_names: Sequence[str]) -> NDArray[np.uint8]:
+    """Return one integer label per voxel, (X, Y, Z): the class index, 0 for none.
+
+    Classes overlap in the bits; here organs are painted first, then vessels, then lesions, so that the most specific
+    class is seen.
+    """
+    label = np.zeros(bits.shape[1:], dtype=np.uint8)
+    rank = {"organ": 0, "vessel": 1, "cyst": 2, "tumour": 3}
+    for info in sorted((class_info(name) for name in class_names), key=lambda item: (rank[item.kind], item.index)):
+        label[get_channel(bits, info.channel)] = info.index
+    return label
+
+
+def export_case(
+    case: dict[str, Any], bits: NDArray[np.uint32], class_names: Sequence[str], folder: Path, about: dict[str, Any]
+) -> Path:
+    """Write `segmentation.nii.gz` and `segmentation.json` into folder/<native id>/ and return the NIfTI's path.
+
+    bits: (W, X, Y, Z) on the lake grid; they are brought onto the original grid by nearest neighbour. about: model,
+    licence and what else a reader of the file must know; the JSON adds the meaning of every value.
+    """
+    grid = original_grid(case)
+    affine = np.asarray(case["affine"], dtype=float).reshape(4, 4)
+    label = multi_label(resample_bits(bits, affine, grid), class_names)
+    target = folder / str(case["native_id"])
+    target.mkdir(parents=True, exist_ok=True)
+    path = target / "segmentation.nii.gz"
+    write_nifti(Volume(label, grid.affine), path)
+    values = {
+        str(class_info(name).index): name for name in sorted(class_names, key=lambda name: class_info(name).index)
+    }
+    (target / "segmentation.json").write_text(json.dumps({**about, "values": values}, indent=2) + "\n")
+    return path

@@ -1,0 +1,106 @@
+"""Hand the lake's cases to the trainer as a `PatchSource`: patches are read straight out of the Zarr shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from catalog.lake import Lake
+from datasets_registry.taxonomy import all_classes, class_info
+from models.sampling import TrainCase
+from tasks.workspace import Workspace, row_dicts
+
+
+class LakePatchSource:
+    """Patches of committed cases; the third state, `unlabelled`, is every class that is not in `annotated`.
+
+    cases: rows of the `cases` table. labels: their `labels` rows of one annotation a case, state `annotated` only.
+    """
+
+    def __init__(self, lake: Lake, cases: pd.DataFrame, labels: pd.DataFrame) -> None:
+        self._lake = lake
+        self._case_rows: dict[str, dict[str, Any]] = {str(row["case_id"]): row for row in row_dicts(cases)}
+        self._label_rows: dict[str, dict[str, Any]] = {}
+        foreground: dict[str, dict[int, NDArray[np.int32]]] = {}
+        for row in row_dicts(labels):
+            case_id = str(row["case_id"])
+            first = self._label_rows.setdefault(case_id, row)
+            if first["annotation"] != row["annotation"]:
+                raise ValueError(
+                    f"{case_id}: labels of the annotations {first['annotation']!r} and {row['annotation']!r}, "
+                    "expected one; filter the labels before training"
+                )
+            voxels = np.asarray(row["sampled_voxels"], dtype=np.int32).reshape(-1, 3)
+            foreground.setdefault(case_id, {})[int(row["channel"])] = voxels
+        self._cases = [
+            TrainCase(
+                case_id=case_id,
+                annotated=tuple(sorted(foreground[case_id])),
+                shape=(int(row["shape_x"]), int(row["shape_y"]), int(row["shape_z"])),
+                foreground={channel: voxels for channel, voxels in foreground[case_id].items() if len(voxels)},
+            )
+            for case_id, row in sorted(self._case_rows.items())
+            if case_id in foreground
+        ]
+
+    def cases(self) -> Sequence[TrainCase]:
+        """Return the cases that carry at least one annotated class, by case id."""
+        return self._cases
+
+    def annotated_classes(self) -> tuple[str, ...]:
+        """Return the classes annotated in at least one case, in channel order."""
+        seen = {channel for case in self._cases for channel in case.annotated}
+        return tuple(info.name for info in all_classes() if info.channel in seen)
+
+    def read(
+        self, case_id: str, start_xyz: tuple[int, int, int], size_xyz: tuple[int, int, int]
+    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
+        """Return image (X, Y, Z) HU, class bits (W, X, Y, Z) and the mask of voxels inside the scan, of one patch."""
+        labels = self._label_rows[case_id]
+        image = self._lake.read_patch(self._case_rows[case_id], start_xyz, size_xyz)
+        bits = self._lake.read_bits_patch(labels, labels["annotation"], start_xyz, size_xyz)
+        valid = np.zeros(size_xyz, dtype=bool)
+        valid[image.valid] = True
+        return image.array, bits.array, valid
+
+
+def training_source(
+    workspace: Workspace, datasets: Sequence[str] | None = None, classes: Sequence[str] | None = None
+) -> LakePatchSource:
+    """Return the patches of every training case outside the test fold, human labels only.
+
+    datasets: restrict to these; None takes every data set of role `train`. External cohorts never enter.
+    classes: labels of other classes count as unlabelled; None takes every class.
+    Raises LookupError when no such case is in the lake.
+    """
+    cases = _training_cases(workspace, datasets)
+    labels = workspace.tables.labels(case_ids=cases["case_id"], state="annotated")
+    if classes is not None:
+        labels = labels[labels["class_name"].isin([class_info(name).name for name in classes])]
+    source = LakePatchSource(workspace.lake, cases, labels)
+    if not source.cases():
+        raise LookupError(
+            f"no training case with a human label in the lake (data sets: {', '.join(datasets or ['all'])}, "
+            f"classes: {', '.join(classes or ['all'])}, test fold {workspace.settings.test_fold} left out); "
+            "ingest a data set first"
+        )
+    return source
+
+
+def _training_cases(workspace: Workspace, datasets: Sequence[str] | None) -> pd.DataFrame:
+    every = workspace.tables.cases(role="train")
+    held_out = every[every["fold"] == workspace.settings.test_fold]
+    # A group of twins lies in one fold by construction; dropping by group as well makes a leak impossible.
+    cases = every[~every["split_group"].isin(held_out["split_group"])]
+    if datasets is not None:
+        unknown = sorted(set(datasets) - set(every["dataset"]))
+        if unknown:
+            raise LookupError(
+                f"data sets {unknown} have no training case in the lake; it holds {sorted(set(every['dataset']))}"
+            )
+        cases = cases[cases["dataset"].isin(list(datasets))]
+    return cases

@@ -1,0 +1,191 @@
+"""Pseudo-label a cohort: predict, clean, write the masks beside the scan, commit label rows, export, draw."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from catalog.errors import LakeDamage
+from datasets_registry.taxonomy import class_info
+from imaging.overlay import overlay_png
+from imaging.volume import Volume
+from models.checkpoint import read_metadata
+from models.infer import Prediction
+from tasks.case_rows import label_row
+from tasks.evaluate import predict_case, trained_classes
+from tasks.export import export_case
+from tasks.map_cases import map_cases
+from tasks.prefect_task import as_task
+from tasks.registry import ModelVersion, fetch_checkpoint
+from tasks.settings import Settings
+from tasks.workspace import Workspace, open_workspace, row_dicts
+
+PSEUDO_LABELLER_VERSION = "1"
+"""Part of every annotation's name: raise it when prediction or cleaning changes."""
+
+Outcome = Literal["labelled", "unchanged", "failed"]
+
+
+@dataclass(frozen=True)
+class PseudoLabelRequest:
+    """One case to label, by which model version, for which classes, exported where."""
+
+    case: dict[str, Any]
+    checkpoint: Path
+    model: ModelVersion
+    classes: tuple[str, ...]
+    export_folder: Path
+    flow_run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class PseudoLabelOutcome:
+    """What became of one case, and the files made for it."""
+
+    case_id: str
+    outcome: Outcome
+    classes: tuple[str, ...] = ()
+    mean_probability: float | None = None
+    segmentation: Path | None = None
+    overlay: Path | None = None
+    message: str = ""
+
+
+def annotation_name(model: ModelVersion, checkpoint: Path, overlap: float) -> str:
+    """Return the name under which this version's masks are stored: equal weights and rules give an equal name."""
+    with checkpoint.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(f"{PSEUDO_LABELLER_VERSION} {overlap}".encode())
+    return f"pseudo-v{model.version}-{digest.hexdigest()[:8]}"
+
+
+def pseudo_label_case(request: PseudoLabelRequest, settings: Settings) -> PseudoLabelOutcome:
+    """Label one case; classes a human annotated there are left alone, and a second call does nothing.
+
+    The outcome is `failed`, with the reason, when the scan cannot be predicted; the others of the batch go on.
+    """
+    workspace = open_workspace(settings)
+    case, case_id = request.case, str(request.case["case_id"])
+    annotation = annotation_name(request.model, request.checkpoint, settings.window_overlap)
+    human = set(workspace.tables.labels(case_ids=[case_id], state="annotated")["class_name"])
+    classes = tuple(name for name in request.classes if name not in human)
+    target = request.export_folder / str(case["native_id"])
+    done = workspace.tables.labels(case_ids=[case_id], annotation=annotation)
+    segmentation, overlay = target / "segmentation.nii.gz", target / "overlay.png"
+    if set(classes) <= set(done["class_name"]) and segmentation.exists() and overlay.exists():
+        return PseudoLabelOutcome(case_id, "unchanged", classes, segmentation=segmentation, overlay=overlay)
+    try:
+        prediction, image = predict_case(workspace, case, request.checkpoint, classes)
+    except (LakeDamage, ValueError) as problem:
+        return PseudoLabelOutcome(case_id, "failed", message=str(problem))
+    _commit(workspace, request, annotation, prediction, image, classes)
+    export_case(case, prediction.bits, classes, request.export_folder, _about(request, case))
+    overlay_png(
+        image,
+        prediction.bits,
+        {class_info(name).channel: (class_info(name).title, class_info(name).colour) for name in classes},
+        overlay,
+        title=f"{case_id}, {request.model.uri}",
+    )
+    found = [prediction.mean_prob[name] for name in classes if not math.isnan(prediction.mean_prob[name])]
+    mean = sum(found) / len(found) if found else None
+    return PseudoLabelOutcome(case_id, "labelled", classes, mean, segmentation, overlay)
+
+
+def _about(request: PseudoLabelRequest, case: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "case_id": case["case_id"],
+        "model": request.model.uri,
+        "state": "pseudo",
+        "scan_licence": case["licence"],
+        "note": "made by a model, not by an annotator",
+    }
+
+
+def _commit(
+    workspace: Workspace,
+    request: PseudoLabelRequest,
+    annotation: str,
+    prediction: Prediction,
+    image: Volume,
+    classes: Sequence[str],
+) -> None:
+    """Write the masks under their own name beside the scan, then make them visible with one commit."""
+    case = request.case
+    manifest = workspace.lake.write_annotation(
+        case["path"], annotation, prediction.bits, {"model": request.model.uri, "classes": list(classes)}
+    )
+    provenance = {
+        "state": "pseudo",
+        "label_origin": "model",
+        "model_name": request.model.name,
+        "model_version": str(request.model.version),
+        "mlflow_run_id": request.model.run_id,
+        "review_state": "pending",
+        "flow_run_id": request.flow_run_id,
+        "manifest": manifest.to_json(),
+    }
+    rows = []
+    for name in classes:
+        quality = prediction.mean_prob[name]
+        rows.append(
+            label_row(
+                prediction.bits,
+                image,
+                name,
+                case={"case_id": case["case_id"], "ingest_key": case["ingest_key"]},
+                annotation=annotation,
+                sampled_voxels=workspace.settings.sampled_voxels,
+                provenance={**provenance, "quality_score": None if math.isnan(quality) else quality},
+            )
+        )
+    workspace.tables.commit_labels(rows)
+
+
+def plan_cohort(
+    cohort: str,
+    model: ModelVersion,
+    settings: Settings,
+    *,
+    classes: Sequence[str] | None = None,
+    flow_run_id: str | None = None,
+) -> list[PseudoLabelRequest]:
+    """Return one request per case of `cohort`, a data set of the lake.
+
+    classes: None takes all the model was trained on. Raises LookupError for a cohort that is not in the lake, KeyError
+    for an unknown class and ValueError for a class the model does not have.
+    """
+    workspace = open_workspace(settings)
+    cases = workspace.tables.cases(dataset=cohort)
+    if cases.empty:
+        there = sorted(set(workspace.tables.cases()["dataset"]))
+        raise LookupError(f"cohort {cohort!r} has no case in the lake, which holds {there}; ingest it first")
+    checkpoint = fetch_checkpoint(model, settings)
+    known = trained_classes(read_metadata(checkpoint))
+    chosen = tuple(known if classes is None else classes)
+    for name in chosen:
+        class_info(name)
+        if name not in known:
+            raise ValueError(f"{model.uri} was not trained on {name!r}; it was trained on {', '.join(known)}")
+    export_folder = settings.workspace.absolute() / "exports" / cohort / f"v{model.version}"
+    return [
+        PseudoLabelRequest(case, checkpoint, model, chosen, export_folder, flow_run_id) for case in row_dicts(cases)
+    ]
+
+
+def pseudo_label_batch(requests: Sequence[PseudoLabelRequest], settings: Settings) -> list[PseudoLabelOutcome]:
+    """Return what became of each case, in order."""
+    return map_cases(
+        partial(pseudo_label_case, settings=settings),
+        list(requests),
+        dask_address=settings.dask_address,
+        what="pseudo-label",
+    )
+
+
+pseudo_label_batch_task = as_task(pseudo_label_batch, "pseudo-label-batch", retries=1, tags=["gpu"])

@@ -1,0 +1,127 @@
+"""The model registry: add a version, move an alias, fetch a checkpoint by `models:/NAME@alias` or `models:/NAME/3`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from tasks.settings import Settings
+from tasks.tracking import mlflow_client
+
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[\w-]+)|/(?P<version>\d+))")
+_PYFUNC = Path(__file__).with_name("mlflow_model.py")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version of the registered model, with its aliases and the run that made it."""
+
+    name: str
+    version: int
+    run_id: str
+    aliases: tuple[str, ...]
+
+    @property
+    def uri(self) -> str:
+        """The address that always means this version."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str, str]) -> ModelVersion:
+    """Log `checkpoint` (a safetensors file) as a model of the active MLflow run and register it as a new version.
+
+    The model is stored as code plus weights, without a pickle: `mlflow.pyfunc.load_model(uri).predict(volume)` works
+    for whoever has this package installed.
+    """
+    client = mlflow_client(settings)
+    logged = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(_PYFUNC),
+        artifacts={"checkpoint": str(checkpoint)},
+        pip_requirements=["ct-label-factory"],
+        registered_model_name=settings.model_name,
+    )
+    version = str(logged.registered_model_version)
+    for key, value in tags.items():
+        client.set_model_version_tag(settings.model_name, version, key, value)
+    return model_version(f"models:/{settings.model_name}/{version}", settings)
+
+
+def set_alias(version: ModelVersion, alias: str, settings: Settings) -> None:
+    """Let `alias` name this version and no other."""
+    mlflow_client(settings).set_registered_model_alias(version.name, alias, str(version.version))
+
+
+def model_version(uri: str, settings: Settings) -> ModelVersion:
+    """Return the version that `uri` means now.
+
+    uri: models:/NAME@ALIAS or models:/NAME/VERSION; a bare number or alias is taken of the settings' model. Raises
+    ValueError for another form, and LookupError when there is no such version, listing what there is.
+    """
+    if re.fullmatch(r"\d+", uri):
+        uri = f"models:/{settings.model_name}/{uri}"
+    elif re.fullmatch(r"[A-Za-z][\w-]*", uri):
+        uri = f"models:/{settings.model_name}@{uri}"
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise ValueError(
+            f"model {uri!r}: expected models:/NAME@ALIAS, models:/NAME/VERSION, an alias or a version number"
+        )
+    client = mlflow_client(settings)
+    try:
+        if match["alias"]:
+            found = client.get_model_version_by_alias(match["name"], match["alias"])
+        else:
+            found = client.get_model_version(match["name"], match["version"])
+    except MlflowException as error:
+        raise LookupError(f"{uri}: not in the registry ({_what_there_is(client)}); train or promote first") from error
+    return _as_version(client, found.name, str(found.version))
+
+
+def list_versions(settings: Settings) -> list[ModelVersion]:
+    """Return every version of every registered model, newest first."""
+    client = mlflow_client(settings)
+    versions = [
+        _as_version(client, found.name, str(found.version))
+        for model in client.search_registered_models()
+        for found in client.search_model_versions(f"name = '{model.name}'")
+    ]
+    return sorted(versions, key=lambda item: (item.name, -item.version))
+
+
+def alias_version(alias: str, settings: Settings) -> ModelVersion | None:
+    """Return the version the settings' model carries under `alias`, None when nobody has it."""
+    try:
+        return model_version(f"models:/{settings.model_name}@{alias}", settings)
+    except LookupError:
+        return None
+
+
+def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:
+    """Return the local path of the version's checkpoint, downloaded when the artifact store is remote."""
+    mlflow_client(settings)
+    folder = Path(mlflow.artifacts.download_artifacts(version.uri))
+    found = sorted((folder / "artifacts").glob("*.safetensors"))
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"{version.uri}: {len(found)} safetensors files in its artifacts, expected 1; register the model again"
+        )
+    return found[0]
+
+
+def _as_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
+    found = client.get_model_version(name, version)
+    return ModelVersion(name, int(found.version), str(found.run_id), tuple(sorted(found.aliases or ())))
+
+
+def _what_there_is(client: MlflowClient) -> str:
+    names = [f"{model.name} with aliases {sorted(model.aliases)}" for model in client.search_registered_models()]
+    return "registered: " + "; ".join(names) if names else "no model is registered"

@@ -1,0 +1,126 @@
+"""All settings of the factory, once: `CTFACTORY_*` in the environment, or `ctfactory.toml` in the working folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+Share = float
+
+
+class Settings(BaseSettings):
+    """Where things lie and how they run; every default is local and embedded.
+
+    The environment wins over the file, the file over the defaults. Unknown keys in the file are errors.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CTFACTORY_", toml_file="ctfactory.toml", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    workspace: Path = Field(Path("workspace"), description="Folder that holds everything not placed elsewhere.")
+    lake_root: Path | None = Field(None, description="Folder of the lake; default WORKSPACE/lake.")
+    mlflow_tracking_uri: str | None = Field(
+        None, description="MLflow server or database; default a SQLite file in WORKSPACE/mlflow."
+    )
+    prefect_home: Path | None = Field(
+        None, description="Folder of the local Prefect server's database; default WORKSPACE/prefect."
+    )
+    dask_address: str | None = Field(
+        None,
+        description="Dask scheduler (tcp://host:8786) that runs the cases of a batch; `local` starts one in this "
+        "process; empty runs a plain loop.",
+    )
+    batch_cases: PositiveInt = Field(64, description="Cases in one Prefect task.")
+
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        (1.5, 1.5, 1.5), description="Voxel spacing of the lake grid along R, A, S, in mm."
+    )
+    folds: PositiveInt = Field(5, description="Folds that a data set's cases are divided into.")
+    test_fold: int = Field(0, ge=0, description="The fold that is held out of training and used by `evaluate`.")
+    sampled_voxels: PositiveInt = Field(
+        256, description="Foreground positions kept per case and class, from which patches are centred."
+    )
+
+    experiment: str = Field("ct-label-factory", description="MLflow experiment of every run.")
+    model_name: str = Field("universal", description="Name of the registered model.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
+    threads: PositiveInt | None = Field(None, description="CPU threads of one network; default all cores.")
+
+    nsd_tolerance_mm: PositiveFloat = Field(2.0, description="Surface distance counted as agreement in NSD, in mm.")
+    detection_min_ml: PositiveFloat = Field(
+        0.5, description="A patient counts as lesion-positive when at least this volume is predicted, in ml."
+    )
+    window_overlap: float = Field(
+        0.5, ge=0, lt=1, description="Share of a prediction window that its neighbour repeats."
+    )
+
+    gate_mean_organ_dsc: Share = Field(0.70, ge=0, le=1, description="Bar: mean DSC over organs, held-out cases.")
+    gate_mean_organ_nsd: Share = Field(0.50, ge=0, le=1, description="Bar: mean NSD over organs, held-out cases.")
+    gate_worst_organ_dsc: Share = Field(0.20, ge=0, le=1, description="Bar: DSC of the worst organ, held-out cases.")
+    gate_sensitivity: Share = Field(0.50, ge=0, le=1, description="Bar: patient-level lesion sensitivity.")
+    gate_specificity: Share = Field(0.50, ge=0, le=1, description="Bar: patient-level lesion specificity.")
+    gate_max_drop_dsc: Share = Field(
+        0.02, ge=0, le=1, description="Bar: how far mean organ DSC may lie below the champion's."
+    )
+
+    @field_validator("test_fold")
+    @classmethod
+    def _fold_exists(cls, value: int, info: object) -> int:
+        folds = getattr(info, "data", {}).get("folds", 5)
+        if value >= folds:
+            raise ValueError(f"test_fold is {value}, but folds count from 0 to {folds - 1}")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (the signature is pydantic's)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of the sources: arguments, environment, TOML file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def lake_folder(self) -> Path:
+        """Folder of the lake: `volumes/` and `tables/` lie in it."""
+        return (self.lake_root or self.workspace / "lake").absolute()
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Tracking and registry URI of MLflow."""
+        return self.mlflow_tracking_uri or f"sqlite:///{(self.workspace / 'mlflow' / 'mlflow.db').absolute()}"
+
+    def torch_device(self) -> str:
+        """Return `cuda` or `cpu`; `auto` takes a GPU where there is one."""
+        import torch  # heavy, and not needed to read settings
+
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def prefect_folder(self) -> Path:
+        """Folder of the local Prefect server."""
+        return (self.prefect_home or self.workspace / "prefect").absolute()
+
+
+def settings_reference() -> str:
+    """Return the table of all settings as Markdown: variable, default, meaning."""
+    rows = [
+        f"| `CTFACTORY_{name.upper()}` | `{_default_text(field.default)}` | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(["| variable | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def _default_text(value: object) -> str:
+    if value is None:
+        return ""
+    return str(value)

@@ -1,0 +1,32 @@
+"""Open the lake and the tables that the settings point to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from catalog.lake import Lake
+from catalog.tables import Tables
+from tasks.settings import Settings
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The lake and the tables beside it: what every step reads and writes."""
+
+    settings: Settings
+    lake: Lake
+    tables: Tables
+
+
+def row_dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as dictionaries, the form in which they travel to workers."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def open_workspace(settings: Settings) -> Workspace:
+    """Return the workspace of `settings`; folders and tables are created on first use."""
+    root = settings.lake_folder
+    return Workspace(settings=settings, lake=Lake(root), tables=Tables(root))

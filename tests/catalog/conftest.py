@@ -1,0 +1,142 @@
+"""What the catalog's tests share: `lake` and `tables` in an empty folder, `scan()` and `label()` of a few voxels,
+`case_row()` and `label_row()` as the ingest would write them, `ingested()` for a case that is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog.keys import case_id, ingest_key, split_group
+from catalog.lake import Lake
+from catalog.lake_write import StoredCase
+from catalog.tables import Tables
+from datasets_registry.taxonomy import class_info
+from imaging.volume import Volume
+
+SHAPE = (5, 37, 66)  # one, two and three chunks along X, Y, Z
+AFFINE = np.array([[0.8, 0, 0, -11], [0, 1.5, 0, 20.5], [0, 0, 2.5, -300], [0, 0, 0, 1]])
+GEOMETRY = {"original_shape": [37, 5, 66], "original_orientation": "PLS", "original_affine": np.eye(4)}
+
+
+class Clock:
+    """A clock that moves one second at each look."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.time += timedelta(seconds=1)
+        return self.time
+
+
+def make_scan(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Volume:
+    values = np.random.default_rng(seed).integers(-1024, 1500, shape, dtype=np.int16)
+    return Volume(values, AFFINE).with_step("resampled", spacing_mm=[0.8, 1.5, 2.5])
+
+
+def make_label(seed: int = 0, words: int = 1, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2**31, (words, *shape), dtype=np.uint32)
+
+
+def make_case_row(dataset: str, native_id: str, stored: StoredCase | None = None, **changes: Any) -> dict[str, Any]:
+    content = (dataset + native_id).encode().hex().ljust(64, "0")[-64:]
+    row = {
+        "case_id": case_id(dataset, native_id),
+        "dataset": dataset,
+        "native_id": native_id,
+        "ingest_key": ingest_key("raw", "card", "1", (0.8, 1.5, 2.5)),
+        "content_sha256": content,
+        "raw_sha256": "raw",
+        "split_group": split_group(content[::-1]),
+        "fold": 0,
+        "role": "train",
+        "path": stored.path if stored else f"volumes/{dataset}/{native_id}/x.zarr",
+        "shape_x": SHAPE[0],
+        "shape_y": SHAPE[1],
+        "shape_z": SHAPE[2],
+        "spacing_mm": [0.8, 1.5, 2.5],
+        "affine": AFFINE.ravel().tolist(),
+        "original_shape": [37, 5, 66],
+        "original_affine": np.eye(4).ravel().tolist(),
+        "original_orientation": "PLS",
+        **{name: 0.0 for name in ("hu_min", "hu_max", "hu_mean", "hu_p01", "hu_p50", "hu_p99")},
+        "steps": [],
+        "flags": [],
+        "card_digest": "card",
+        "harmoniser_version": "1",
+        "tumour_free": [],
+        "manifest": stored.manifest.to_json() if stored else '{"files":{}}',
+    }
+    return {**row, **changes}
+
+
+def make_label_row(case_row: dict[str, Any], class_name: str, annotation: str = "human", **changes: Any) -> dict[str, Any]:
+    row = {
+        "case_id": case_row["case_id"],
+        "ingest_key": case_row["ingest_key"],
+        "class_name": class_name,
+        "channel": class_info(class_name).channel,
+        "annotation": annotation,
+        "state": "annotated" if annotation == "human" else "pseudo",
+        "label_origin": "human" if annotation == "human" else "model",
+        "voxels": 8,
+        "ml": 0.024,
+        "bbox": [0, 0, 0, 2, 2, 2],
+        "centroid_mm": [-10.6, 21.25, -298.75],
+        "components": 1,
+        "touches_border": True,
+        "sampled_voxels": [0, 0, 0, 1, 1, 1],
+        "manifest": '{"files":{}}',
+    }
+    return {**row, **changes}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(tmp_path, now=Clock())
+
+
+@pytest.fixture
+def scan() -> Callable[..., Volume]:
+    return make_scan
+
+
+@pytest.fixture
+def label() -> Callable[..., np.ndarray]:
+    return make_label
+
+
+@pytest.fixture
+def case_row() -> Callable[..., dict[str, Any]]:
+    return make_case_row
+
+
+@pytest.fixture
+def label_row() -> Callable[..., dict[str, Any]]:
+    return make_label_row
+
+
+@pytest.fixture
+def ingested(lake: Lake, tables: Tables) -> Callable[..., dict[str, Any]]:
+    """Write a case with its human label and commit it; returns its row of `Tables.cases()`."""
+
+    def ingest(dataset: str = "kits", native_id: str = "case_1", seed: int = 0) -> dict[str, Any]:
+        key = make_case_row(dataset, native_id)["ingest_key"]
+        stored = lake.write_case(dataset, native_id, key, make_scan(seed), GEOMETRY, {"human": make_label(seed)})
+        row = make_case_row(dataset, native_id, stored)
+        manifest = stored.annotation_manifest("human").to_json()
+        tables.commit_case(row, [make_label_row(row, name, manifest=manifest) for name in ("liver", "spleen")])
+        return dict(tables.cases(case_ids=[row["case_id"]]).iloc[0])
+
+    return ingest

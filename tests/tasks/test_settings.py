@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.settings import Settings, settings_reference
+
+REFERENCE = Path(__file__).parents[2] / "infra" / "settings.md"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_are_local_and_embedded() -> None:
+    settings = Settings()
+    assert settings.lake_folder == Path("workspace/lake").absolute()
+    assert settings.mlflow_uri == f"sqlite:///{Path('workspace/mlflow/mlflow.db').absolute()}"
+    assert settings.dask_address is None
+
+
+def test_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("ctfactory.toml").write_text("batch_cases = 3\nspacing_mm = [3.0, 3.0, 5.0]\n")
+    monkeypatch.setenv("CTFACTORY_BATCH_CASES", "7")
+    settings = Settings()
+    assert settings.batch_cases == 7
+    assert settings.spacing_mm == (3.0, 3.0, 5.0)
+
+
+def test_unknown_key_in_the_file_is_an_error() -> None:
+    Path("ctfactory.toml").write_text("bach_cases = 3\n")
+    with pytest.raises(ValidationError, match="bach_cases"):
+        Settings()
+
+
+def test_test_fold_must_exist() -> None:
+    with pytest.raises(ValidationError, match="test_fold is 5, but folds count from 0 to 4"):
+        Settings(test_fold=5)
+
+
+def test_reference_page_lists_every_setting() -> None:
+    assert settings_reference() in REFERENCE.read_text()
