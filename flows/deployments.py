@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
 
 import yaml
-from prefect import serve
+from prefect import Flow, serve
 from prefect.deployments.runner import RunnerDeployment
-from prefect.flows import load_flow_from_entrypoint
+from prefect.types.entrypoint import EntrypointType
 
 from tasks.settings import Settings
 
@@ -26,12 +27,26 @@ def read_deployments(path: Path = DEPLOYMENTS_FILE) -> list[dict[str, Any]]:
     return entries
 
 
+def flow_of(entry: dict[str, Any]) -> Flow[..., Any]:
+    """Return the flow that an entry's `entrypoint`, `flows/<module>.py:<function>`, names."""
+    path, _, function = str(entry["entrypoint"]).partition(":")
+    found = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), function, None)
+    if not isinstance(found, Flow):
+        raise ValueError(
+            f"deployment {entry['name']!r}: entrypoint {entry['entrypoint']!r} names {type(found).__name__}, "
+            "expected a Prefect flow; write flows/<module>.py:<function>"
+        )
+    return found
+
+
 def build_deployments(path: Path = DEPLOYMENTS_FILE) -> list[RunnerDeployment]:
     """Return one Prefect deployment per entry of `path`, with its flow loaded."""
     deployments = []
     for entry in read_deployments(path):
-        deployment = load_flow_from_entrypoint(str(path.parent.parent / entry["entrypoint"])).to_deployment(
+        deployment = flow_of(entry).to_deployment(
             name=entry["name"],
+            # Runs import the installed package, wherever the process that serves them was started.
+            entrypoint_type=EntrypointType.MODULE_PATH,
             parameters=entry["parameters"],
             cron=entry["schedules"][0]["cron"],
             description=entry.get("description"),

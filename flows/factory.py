@@ -17,7 +17,7 @@ from flows.promote import promote
 from flows.pseudo_label import PseudoLabelReport, pseudo_label
 from flows.train import train
 from tasks.hidden_truth import mean_organ_dsc, score_exports_task, truth_of_cohort
-from tasks.miniatures import EXTERNAL_COHORT, write_miniatures_task
+from tasks.miniatures import DEMO_SETS, EXTERNAL_COHORT, write_miniatures_task
 from tasks.promote import Promotion
 from tasks.report import markdown_table, write_report_task
 from tasks.settings import Settings
@@ -26,8 +26,9 @@ from tasks.train import TrainOutcome
 
 @dataclass(frozen=True)
 class FactoryPlan:
-    """What the demo runs: how many miniatures, from which seed, trained by which preset."""
+    """What the demo runs: which miniatures and how many, from which seed, trained by which preset."""
 
+    datasets: tuple[str, ...] = DEMO_SETS
     cases: int = 8
     external_cases: int = 6
     seed: int = 2023
@@ -87,6 +88,7 @@ def factory(settings: Settings | None = None, plan: FactoryPlan | None = None) -
         cases=plan.cases,
         external_cases=plan.external_cases,
         seed=plan.seed,
+        datasets=plan.datasets,
     )
     watch.lap("miniatures")
     first = _ingest_all(miniatures.raw, miniatures.external, settings)

@@ -38,7 +38,7 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
     """Return the half-open box x0, y0, z0, x1, y1, z1 around the true voxels of (X, Y, Z); None if there are none."""
     # reduce over the axis of the largest stride first: it reads memory in order and leaves a small plane
     slow = int(np.argmax(np.abs(mask.strides)))
-    plane: NDArray[np.bool_] = mask.any(axis=slow)
+    plane = np.asarray(mask.any(axis=slow))
     if not plane.any():
         return None
     fast = [axis for axis in range(3) if axis != slow]

@@ -60,14 +60,7 @@ def interpolate_nearest(array: NDArray[Any], matrix: Affine, shape: Shape) -> ND
     if plans is None:
         plain = array.view(np.uint8) if array.dtype == bool else array
         return _turned(plain, matrix, shape, sitk.sitkNearestNeighbor, 0).astype(array.dtype)
-    result = array.transpose([p.source for p in plans])
-    # the axis that shrinks most goes first, so that the others move less
-    for axis in sorted(range(3), key=lambda a: len(plans[a].nearest) / result.shape[a]):
-        wanted = plans[axis].nearest
-        if not np.array_equal(wanted, np.arange(result.shape[axis])):
-            result = result.take(wanted, axis=axis)
-    # memory order (Z, Y, X), as read from files and as stored
-    result = np.array(result.T, order="C", copy=True).T
+    result = _gather(array.transpose([p.source for p in plans]), plans, shape)
     _fill_outside(result, plans, 0)
     return result
 
@@ -142,6 +135,25 @@ def _separable(array: NDArray[Any], plans: tuple[_AxisPlan, ...], shape: Shape, 
         fill(np.arange(shape[slab]))
     back = np.argsort([slab, row, column])
     return target.transpose(back)
+
+
+def _gather(array: NDArray[Any], plans: tuple[_AxisPlan, ...], shape: Shape) -> NDArray[Any]:
+    """Nearest voxels, one slab after another in the source's memory order."""
+    slab, row, column = sorted(range(3), key=lambda a: -abs(array.strides[a]))
+    source = array.transpose(slab, row, column)
+    along, rows, columns = plans[slab].nearest, plans[row].nearest, plans[column].nearest
+    target = np.empty((shape[slab], shape[row], shape[column]), dtype=array.dtype)
+
+    def fill(block: NDArray[np.intp]) -> None:
+        for index in block:
+            if index > block[0] and along[index] == along[index - 1]:
+                target[index] = target[index - 1]
+            else:
+                target[index] = source[along[index]].take(rows, axis=0).take(columns, axis=1)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(fill, np.array_split(np.arange(shape[slab]), THREADS * 4)))
+    return target.transpose(np.argsort([slab, row, column]))
 
 
 class _Latest:

@@ -75,9 +75,9 @@ def _neighbour_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """
     padded = np.zeros([n + 2 for n in mask.shape], dtype=np.uint8)
     padded[1:-1, 1:-1, 1:-1] = mask
-    pairs = (padded[:, :, :-1] << 1) | padded[:, :, 1:]
-    quads = (pairs[:, :-1] << 2) | pairs[:, 1:]
-    return (quads[:-1] << 4) | quads[1:]
+    pairs = (padded[:, :, :-1] << np.uint8(1)) | padded[:, :, 1:]
+    quads = (pairs[:, :-1] << np.uint8(2)) | pairs[:, 1:]
+    return (quads[:-1] << np.uint8(4)) | quads[1:]
 
 
 def _within(

@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib
 
 from imaging.errors import BadInput
 from imaging.volume import Step
@@ -18,7 +18,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 PIECE = 2**20
 GZIP_MOST = 1040
 """Deflate cannot expand a byte to more than about 1032."""
-DAMAGE: tuple[type[Exception], ...] = (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error, struct.error)
+ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)  # its stubs call the class an instance
+DAMAGE = (EOFError, igzip.BadGzipFile, ISAL_ERROR, zlib.error, struct.error)
 
 
 class VoxelStream:

@@ -24,6 +24,7 @@ PROMPTS = {
     "V3": "This computerized tomography has a {name}.",
     "V4": "A photo of a {name}.",
 }
+_PROMPT_WORDS = frozenset("a an the of or and there is in this has photo computerized tomography".split())
 
 
 class TextEncoder(Protocol):
@@ -59,51 +60,57 @@ def array_digest(array: NDArray[np.float32]) -> str:
 
 
 class HashingTextEncoder:
-    """Signed sums of hashed character n-grams (3 to 5 letters): offline, deterministic, related names lie near."""
+    """Signed sums of hashed character n-grams (3 to 5 letters): offline, deterministic, related names lie near.
+
+    The prompts' own words are left out: they are the same for every class and would drown what tells classes apart.
+    Rows have a mean square of 1, about the size of CLIP's features; the text layer hardly sees rows of length 1.
+    """
 
     id = "hashing-ngram-512-v1"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return (len(texts), 512) float32 rows of length 1 (a text without letters: zeros)."""
+        """Return (len(texts), 512) float32 rows of length sqrt(512) (a text without words of its own: zeros)."""
         return np.stack([self._row(text) for text in texts]).astype(np.float32)
 
     def _row(self, text: str) -> NDArray[np.float64]:
         row = np.zeros(WIDTH)
-        for word in text.lower().replace("_", " ").split():
-            marked = f"<{word.strip('.,')}>"
+        words = [word.strip(".,") for word in text.lower().replace("_", " ").split()]
+        for word in words:
+            if word in _PROMPT_WORDS:
+                continue
+            marked = f"<{word}>"
             for size in (3, 4, 5):
                 for start in range(len(marked) - size + 1):
                     digest = hashlib.blake2b(marked[start : start + size].encode(), digest_size=8).digest()
                     number = int.from_bytes(digest, "little")
                     row[number % WIDTH] += 1.0 if number >> 63 else -1.0
         norm = float(np.linalg.norm(row))
-        return row / norm if norm else row
+        return row * (WIDTH**0.5 / norm) if norm else row
 
 
 class OneHotTextEncoder:
-    """Row i has a single 1 at column i: no knowledge of names, for ablation (at most 512 classes)."""
+    """Row i has a single value at column i: no knowledge of names, for ablation (at most 512 classes)."""
 
     id = "one-hot-512-v1"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the first rows of the identity, (len(texts), 512)."""
+        """Return the first rows of sqrt(512) times the identity, (len(texts), 512)."""
         if len(texts) > WIDTH:
             raise ValueError(f"one_hot: {len(texts)} classes, at most {WIDTH} fit; use another text_encoder")
-        return np.eye(len(texts), WIDTH, dtype=np.float32)
+        return np.eye(len(texts), WIDTH, dtype=np.float32) * np.float32(WIDTH**0.5)
 
 
 class RandomTextEncoder:
-    """Rows of length 1 drawn from the text's own hash: distinct but unrelated, for ablation."""
+    """Rows of length near sqrt(512) drawn from the text's own hash: distinct but unrelated, for ablation."""
 
     id = "random-512-v1"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return (len(texts), 512) float32 rows of length 1."""
+        """Return (len(texts), 512) float32 rows of standard normal numbers."""
         rows = []
         for text in texts:
             seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
-            row = np.random.default_rng(seed).standard_normal(WIDTH)
-            rows.append(row / np.linalg.norm(row))
+            rows.append(np.random.default_rng(seed).standard_normal(WIDTH))
         return np.stack(rows).astype(np.float32)
 
 

@@ -55,7 +55,7 @@ def harmonise(raw: RawCase, card: Card, spacing_mm: tuple[float, float, float], 
         labelled = native_to_bits(orient_ras(raw.label), card, image, where=where)
         bits = resample_bits(labelled.bits, image.affine, grid)
         annotated, split_status = labelled.annotated, labelled.split_status
-    on_grid = resample_image(image, grid).with_step("resample", spacing_mm=list(spacing_mm), image="linear")
+    on_grid = resample_image(image, grid)
     clipped = np.clip(on_grid.array, *HU_RANGE).astype(np.int16)
     return HarmonisedCase(
         image=on_grid.with_array(clipped),

@@ -15,9 +15,9 @@ from imaging.sides import body_midline_x
 from imaging.volume import Volume
 
 MINIMUM_SHARE = 0.8
-"""Share of the class's voxels that must lie in the HU range under the right flip."""
+"""Share of the flip class's voxels that must lie on soft tissue under the right flip."""
 MARGIN = 0.05
-"""How far the best flip must lead the next one; less is a tie."""
+"""By how much of all labelled voxels on soft tissue the best flip must lead the next one; less is a tie."""
 
 Flip = tuple[bool, bool, bool]
 
@@ -27,50 +27,60 @@ class _Candidate:
     flip: Flip
     share: float
     mean_hu: float
+    labelled_share: float
 
     def __str__(self) -> str:
         axes = "".join(axis for axis, flipped in zip("xyz", self.flip, strict=True) if flipped) or "none"
-        return f"{axes}: {self.share:.2f}, {self.mean_hu:.0f} HU"
+        return f"{axes}: {self.share:.2f} at {self.mean_hu:.0f} HU, all labels {self.labelled_share:.2f}"
 
 
 def match_by_tissue(image: Volume, label: Volume, card: Card, where: str, disagreement: BadInput) -> Volume:
     """Return `label` on the image's grid under the one flip that the tissue supports, recorded as a step.
 
     image: HU, label: native integers; both are compared in RAS order. The values mapped to option `flip_class` must lie
-    on soft tissue (`flip_hu_min` to `flip_hu_max`), and a labelled liver on the patient's right. Raises BadInput with
-    both affines where the shapes differ, no flip fits, or two fit alike.
+    on soft tissue (`flip_hu_min` to `flip_hu_max`), and a labelled liver on the patient's right; of those flips the one
+    with most labelled voxels on soft tissue is taken. Raises BadInput with both affines where the shapes differ, no
+    flip fits, or two fit alike.
     """
     upright, native = orient_ras(image), orient_ras(label)
     if upright.shape != native.shape:
         raise _refusal(image, label, where, f"shapes {upright.shape} and {native.shape} in RAS order", disagreement)
-    scored = sorted(_candidates(upright, native, card), key=lambda candidate: -candidate.share)
+    scored = sorted(_candidates(upright, native, card), key=lambda candidate: -candidate.labelled_share)
     low, high = _range(card)
     fitting = [one for one in scored if one.share >= MINIMUM_SHARE and low <= one.mean_hu <= high]
-    if not fitting or (len(fitting) > 1 and fitting[0].share - fitting[1].share < MARGIN):
+    if not fitting or (len(fitting) > 1 and fitting[0].labelled_share - fitting[1].labelled_share < MARGIN):
         tested = "; ".join(str(one) for one in scored) or "no voxel of the class to test, or the liver on the left"
         raise _refusal(image, label, where, f"no single fitting flip ({tested})", disagreement)
     best = fitting[0]
     flipped = native.array[_slices(best.flip)]
     placed = Volume(_as_image(flipped, image, upright), image.affine, native.steps)
-    return placed.with_step("flip_by_tissue", axes_ras=list(best.flip), share=best.share, mean_hu=best.mean_hu)
+    return placed.with_step(
+        "flip_by_tissue",
+        axes_ras=list(best.flip),
+        share=best.share,
+        mean_hu=best.mean_hu,
+        labelled_share=best.labelled_share,
+        next_labelled_share=fitting[1].labelled_share if len(fitting) > 1 else None,
+    )
 
 
 def _candidates(upright: Volume, native: Volume, card: Card) -> list[_Candidate]:
-    """Return share and mean of HU under the flip class for every flip that leaves the liver on the right."""
+    """Return what lies under the labels for every flip that leaves the liver on the right."""
     low, high = _range(card)
-    shape = np.array(upright.shape)
-    soft = np.argwhere(np.isin(native.array, _values(card, str(card.layout.options["flip_class"]))))
-    if not len(soft):
+    labelled = np.argwhere(native.array != 0)
+    of_class = np.isin(native.array[tuple(labelled.T)], _values(card, str(card.layout.options["flip_class"])))
+    if not of_class.any():
         return []
     sides = _liver_side(upright, native, card)
     found = []
     for flip in product((False, True), repeat=3):
-        if sides is not None and sides[flip[0]] is False:
+        if sides is not None and not sides[flip[0]]:
             continue
-        places = np.where(flip, shape - 1 - soft, soft)
+        places = np.where(flip, np.array(upright.shape) - 1 - labelled, labelled)
         values = upright.array[tuple(places.T)]
-        share = float(np.mean((values >= low) & (values <= high)))
-        found.append(_Candidate((flip[0], flip[1], flip[2]), round(share, 4), round(float(values.mean()), 1)))
+        soft = (values >= low) & (values <= high)
+        shares = (float(soft[of_class].mean()), float(values[of_class].mean()), float(soft.mean()))
+        found.append(_Candidate((flip[0], flip[1], flip[2]), *(round(value, 4) for value in shares)))
     return found
 
 
@@ -81,8 +91,8 @@ def _liver_side(upright: Volume, native: Volume, card: Card) -> tuple[bool, bool
         return None
     index = float(np.average(np.arange(len(along_x)), weights=along_x))
     middle = float(np.mean(body_midline_x(upright)))
-    at = [upright.affine[0, 3] + upright.affine[0, 0] * x for x in (index, len(along_x) - 1 - index)]
-    return at[0] > middle, at[1] > middle
+    kept, flipped = (upright.affine[0, 3] + upright.affine[0, 0] * x for x in (index, len(along_x) - 1 - index))
+    return bool(kept > middle), bool(flipped > middle)
 
 
 def _values(card: Card, class_name: str) -> list[int]:

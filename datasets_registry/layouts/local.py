@@ -55,7 +55,10 @@ def list_cases(root: Path, card: Card) -> Listing:
 def read_case(case: CaseFiles, card: Card) -> RawCase:
     """Return the image (HU) of one case, label None; a BadInput speaks of the pseudonym only."""
     with located(case.where, case.image, names=False):
-        image = read_nifti(case.image[0]) if _has_nifti_name(case.image[0]) else read_series(case.image)
+        if _has_nifti_name(case.image[0]):
+            image = read_nifti(case.image[0], where=case.where)
+        else:
+            image = read_series(case.image)
     return join(image, None, card, case.where)
 
 

@@ -57,7 +57,7 @@ def read_nifti_of(path: Path, card: Card, where: str) -> Volume:
 
 
 def join(image: Volume, label: Volume | None, card: Card, where: str) -> RawCase:
-    """Return the case after the checks on HU, grid and label values, padding cleared; raises BadInput where one fails."""
+    """Return the case, padding cleared, once HU, grid and label values pass their checks; raises BadInput."""
     with located(where):
         check_hu(image, where)
         image = clear_padding(image)

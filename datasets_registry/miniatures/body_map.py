@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,36 @@ class Wave:
 
 
 @dataclass(frozen=True, eq=False)
+class BodyGrid:
+    """A voxel grid seen from the body frame.
+
+    x, y, z: body coordinates of every voxel, each (X, Y, Z) float32 mm. origin_index, to_index: index = origin_index +
+    to_index @ body, up to a deformation of at most `reach_mm` per body axis.
+    """
+
+    x: Coordinates
+    y: Coordinates
+    z: Coordinates
+    origin_index: NDArray[np.float64]
+    to_index: NDArray[np.float64]
+    reach_mm: NDArray[np.float64]
+
+    def box(self, low: Point, high: Point) -> Slices | None:
+        """Return the voxels that a box of the body frame may touch, None if it lies outside the grid."""
+        corner = np.array(low)
+        half = (np.array(high) - corner) / 2
+        centre_index = self.origin_index + self.to_index @ (corner + half)
+        half_index = np.abs(self.to_index) @ (half + self.reach_mm)
+        spans = []
+        for middle, reach, length in zip(centre_index.tolist(), half_index.tolist(), self.x.shape, strict=True):
+            start, stop = max(math.ceil(middle - reach), 0), min(math.floor(middle + reach) + 1, length)
+            if stop <= start:
+                return None
+            spans.append(slice(start, stop))
+        return (spans[0], spans[1], spans[2])
+
+
+@dataclass(frozen=True, eq=False)
 class BodyMap:
     """body = linear @ (world - origin_mm) + waves(world); linear: 3 x 3, scale and a small turn; world: RAS mm."""
 
@@ -32,10 +63,11 @@ class BodyMap:
     origin_mm: Point
     waves: tuple[Wave, ...]
 
-    def coordinates(self, shape: tuple[int, int, int], affine: Affine) -> tuple[Coordinates, Coordinates, Coordinates]:
-        """Return the body x, y, z of every voxel of a grid, each (X, Y, Z) float32 mm."""
+    def on_grid(self, shape: tuple[int, int, int], affine: Affine) -> BodyGrid:
+        """Return the body coordinates of a grid; affine: voxel index to RAS mm."""
         # each world coordinate stays a sum of arrays along one axis, so that sines are taken on lines, not on volumes
         world = [_world_axis(axis, shape, affine) for axis in range(3)]
+        reach = np.zeros(3)
         body: list[Coordinates] = []
         for axis in range(3):
             total = np.zeros(shape, dtype=np.float32)
@@ -46,25 +78,11 @@ class BodyMap:
                 if wave.axis == axis:
                     angle = world[wave.source] * np.float32(2 * np.pi / wave.wavelength_mm) + np.float32(wave.phase)
                     total += np.float32(wave.amplitude_mm) * np.sin(angle)
+                    reach[axis] += abs(wave.amplitude_mm)
             body.append(total)
-        return body[0], body[1], body[2]
-
-    def index_box(self, low: Point, high: Point, shape: tuple[int, int, int], affine: Affine) -> Slices | None:
-        """Return the voxels of a grid that a box of the body frame may touch, None if it lies outside the grid."""
-        reach = np.zeros(3)
-        for wave in self.waves:
-            reach[wave.axis] += abs(wave.amplitude_mm)
-        middle = (np.array(low) + np.array(high)) / 2
-        half = (np.array(high) - np.array(low)) / 2 + reach
-        to_index = np.linalg.inv(affine[:3, :3]) @ np.linalg.inv(self.linear)
-        origin = np.linalg.inv(affine[:3, :3]) @ (np.array(self.origin_mm) - affine[:3, 3])
-        centre_index = origin + to_index @ middle
-        half_index = np.abs(to_index) @ half
-        start = np.maximum(np.ceil(centre_index - half_index).astype(int), 0)
-        stop = np.minimum(np.floor(centre_index + half_index).astype(int) + 1, shape)
-        if (stop <= start).any():
-            return None
-        return (slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2]))
+        to_voxel = np.linalg.inv(affine[:3, :3])
+        origin_index = to_voxel @ (np.array(self.origin_mm) - affine[:3, 3])
+        return BodyGrid(body[0], body[1], body[2], origin_index, to_voxel @ np.linalg.inv(self.linear), reach)
 
 
 def draw_body_map(rng: np.random.Generator) -> BodyMap:

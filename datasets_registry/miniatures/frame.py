@@ -51,7 +51,7 @@ def _inset(side: float, front: float, shift_y: float = 0.0) -> Loft:
 def _trunk() -> list[Shape]:
     top = Blob((0, -160, 0), (215, 26, 600), power=4, cuts=((0, 1, 0, -136),))
     return [
-        Shape("table", "table", top, -180),
+        Shape("table", "table", top, -60),
         Shape("table_core", "table", Blob((0, -160, 0), (211, 21, 600), power=4, cuts=((0, 1, 0, -140),)), -920),
         Shape("skin", "trunk", _inset(0, 0), SKIN_HU),
         Shape("fat", "trunk", _inset(3, 3), FAT_HU),
@@ -121,11 +121,11 @@ def _chest() -> list[Shape]:
         Shape("right_lung", "lungs", right_lung, LUNG_HU, "right_lung"),
         Shape("left_lung", "lungs", left_lung, LUNG_HU, "left_lung"),
         *_lung_vessels(),
-        Shape("right_dome", "diaphragm", Blob((76, 6, 92), (80, 98, 76)), MUSCLE_HU),
-        Shape("left_dome", "diaphragm", Blob((-76, 0, 88), (76, 92, 72)), MUSCLE_HU),
+        Shape("right_dome", "diaphragm", Blob((70, 3, 91), (76, 91, 78)), MUSCLE_HU),
+        Shape("left_dome", "diaphragm", Blob((-70, 0, 88), (74, 88, 72)), MUSCLE_HU),
         Shape("middle_dome", "diaphragm", Blob((0, 20, 100), (70, 70, 62)), MUSCLE_HU),
-        Shape("right_dome_fat", "diaphragm", Blob((76, 6, 89), (76, 94, 74)), FAT_HU),
-        Shape("left_dome_fat", "diaphragm", Blob((-76, 0, 85), (72, 88, 70)), FAT_HU),
+        Shape("right_dome_fat", "diaphragm", Blob((70, 3, 88), (73, 87, 76)), FAT_HU),
+        Shape("left_dome_fat", "diaphragm", Blob((-70, 0, 85), (71, 84, 70)), FAT_HU),
         Shape("middle_dome_fat", "diaphragm", Blob((0, 20, 97), (66, 66, 60)), FAT_HU),
         Shape("heart", "heart", Blob((-22, 26, 222), (62, 46, 52), tilt_deg=(0, 20, 15)), 95),
         Shape("heart_chamber_left", "heart", Blob((-42, 18, 224), (28, 26, 34)), 165),

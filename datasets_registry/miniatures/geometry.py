@@ -116,11 +116,11 @@ class Tube:
 
     @cached_property
     def _samples(self) -> NDArray[np.float64]:
-        """(N, 4) x, y, z, radius along the curve, about one radius apart."""
+        """(N, 4) x, y, z, radius along the curve, about one radius, at least 11 mm, apart."""
         points = np.array(self.points, dtype=np.float64)
         radii = np.broadcast_to(np.array(self.radii, dtype=np.float64), (len(points),))
         along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-        count = max(2, 1 + int(np.ceil(along[-1] / (1.2 * radii.mean()))))
+        count = max(2, 1 + int(np.ceil(along[-1] / max(1.2 * radii.mean(), 11.0))))
         curve = PchipInterpolator(along, np.column_stack([points, radii]))
         samples: NDArray[np.float64] = curve(np.linspace(0.0, along[-1], count))
         return samples
@@ -166,9 +166,10 @@ class Capsule:
 
     def bounds(self) -> tuple[Point, Point]:
         """Return the box around both end spheres."""
-        ends = np.array([self.start, self.end])
-        radii = np.array([[self.start_radius], [self.end_radius]])
-        return _point((ends - radii).min(axis=0)), _point((ends + radii).max(axis=0))
+        r, s = self.start_radius, self.end_radius
+        (ax, ay, az), (bx, by, bz) = self.start, self.end
+        low = (min(ax - r, bx - s), min(ay - r, by - s), min(az - r, bz - s))
+        return low, (max(ax + r, bx + s), max(ay + r, by + s), max(az + r, bz + s))
 
     def inside(self, x: Coordinates, y: Coordinates, z: Coordinates) -> Inside:
         """Return for each point whether it lies in the capsule and within all cuts."""

@@ -45,11 +45,11 @@ def organs(female: bool) -> list[Shape]:
 def _solid_organs() -> list[Shape]:
     under = (-0.62, -0.12, -1.0, -78.0)  # the liver's lower surface rises towards the midline
     return [
-        Shape("liver_right", "liver", Blob((75, 4, 88), (74, 90, 74), cuts=(under,)), 110, "liver"),
-        Shape("liver_tip", "liver", Blob((104, 4, 44), (32, 62, 56)), 110, "liver"),
+        Shape("liver_right", "liver", Blob((70, 3, 89), (73, 87, 76), cuts=(under,)), 110, "liver"),
+        Shape("liver_tip", "liver", Blob((102, 4, 44), (33, 62, 56)), 110, "liver"),
         Shape("liver_left", "liver", Blob((4, 52, 114), (66, 38, 34), tilt_deg=(0, 14, 12)), 110, "liver"),
         Shape("gall_bladder", "gall_bladder", Blob((58, 58, 42), (16, 22, 24), tilt_deg=(25, 0, 0)), 10, "gall_bladder"),
-        Shape("spleen", "spleen", Blob((-108, -38, 104), (30, 48, 50), tilt_deg=(20, 0, -18)), 122, "spleen"),
+        Shape("spleen", "spleen", Blob((-101, -36, 104), (29, 47, 50), tilt_deg=(20, 0, -18)), 122, "spleen"),
     ]
 
 
@@ -76,7 +76,7 @@ def _adrenals() -> list[Shape]:
         name = f"{side}_adrenal_gland"
         body = Blob((x, y, z), (8.5, 17, 15), tilt_deg=(0, 0, sign * 20), power=2)
         limb = Blob((x + sign * 6, y - 8, z - 7), (6.5, 13, 13), tilt_deg=(0, 0, sign * 45))
-        cushion = Blob((x + sign * 2, y - 2, z - 2), (15, 24, 23), tilt_deg=(0, 0, sign * 20))
+        cushion = Blob((x + sign * 2, y - 2, z - 2), (13, 21, 20), tilt_deg=(0, 0, sign * 20))
         shapes += [
             Shape(f"{name}_fat", name, cushion, FAT_HU),
             Shape(f"{name}_body", name, body, 78, name),

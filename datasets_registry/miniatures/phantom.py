@@ -62,17 +62,17 @@ def render(
     Returns the image, int16 HU, and the class bits (W, X, Y, Z). Both are the same on every call.
     """
     affine = np.asarray(affine, dtype=np.float64)
-    coordinates = anatomy.body.coordinates(shape, affine)
+    grid = anatomy.body.on_grid(shape, affine)
     image = np.full(shape, AIR_HU, dtype=np.float32)
     bits = empty_bits(shape, len(class_names()))
     noise = _stream(seed, "noise")
     texture = _smooth_noise(noise, shape)
     for item in anatomy.shapes:
         for piece in item.solid.pieces():
-            box = anatomy.body.index_box(*piece.bounds(), shape, affine)
+            box = grid.box(*piece.bounds())
             if box is not None:
-                x, y, z = (axis[box] for axis in coordinates)
-                _paint(item, piece.inside(x, y, z), image[box], bits[(slice(None), *box)], texture[box])
+                mask = piece.inside(grid.x[box], grid.y[box], grid.z[box])
+                _paint(item, mask, image[box], bits[(slice(None), *box)], texture[box])
     for axis in range(3):
         image = _blurred(image, axis, EDGE_SHARE)
     image += np.float32(noise_hu) * _smooth_noise(noise, shape)

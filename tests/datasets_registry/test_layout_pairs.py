@@ -32,7 +32,8 @@ def relabelled(label: Volume, values: dict[int, int]) -> Volume:
 
 
 def centre_mm(volume: Volume, value: int) -> list[float]:
-    return volume.world_mm(np.argwhere(volume.array == value).mean(axis=0)[None])[0].round(3).tolist()
+    centre = np.argwhere(volume.array == value).mean(axis=0)
+    return [round(float(x), 3) for x in volume.world_mm(centre[None])[0]]
 
 
 @pytest.fixture

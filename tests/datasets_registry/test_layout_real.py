@@ -16,6 +16,7 @@ from datasets_registry.label_map import native_to_bits
 from datasets_registry.layouts import RawCase, reader_for
 from datasets_registry.taxonomy import class_names
 from imaging.bits import count_voxels
+from imaging.components import bounding_box, box_slices
 from imaging.errors import BadInput
 from imaging.nifti import read_nifti
 from imaging.resample import orient_ras
@@ -41,7 +42,7 @@ def test_gantry_tilt_is_read_straight(real: RealCase) -> None:
     raw = read_only_case(real("dicom_gantry_tilt"), load_card("local"))
     directions = raw.image.affine[:3, :3] / np.array(raw.image.spacing_mm)
     assert np.allclose(directions.T @ directions, np.eye(3), atol=1e-3)
-    assert any("tilt" in step.as_json() for step in raw.image.steps)
+    assert any("degrees" in step.parameters for step in raw.image.steps)
 
 
 @pytest.mark.parametrize("name", ["dicom_missing_slice", "dicom_same_position"])
@@ -82,26 +83,42 @@ def test_totalsegmentator_example_has_every_voxel_of_its_mapped_values(real: Rea
     assert expected["left_lung"] == 266 + 1259
 
 
-def split_in_the_middle(path: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """Split a label whose image is absent, at the middle of its volume."""
+def split_at(path: Path, middle_mm: float | None = None) -> tuple[dict[str, int], dict[str, str]]:
+    """Split a label whose image is absent, at world x `middle_mm` or else at the middle of its volume."""
     label = orient_ras(read_nifti(path))
-    middle = label.world_mm((np.array([label.shape]) - 1) / 2)[0, 0]
-    result = native_to_bits(label, load_card("kits"), None, midline_x=np.full(label.shape[2], middle))
+    if middle_mm is None:
+        middle_mm = float(label.world_mm((np.array([label.shape]) - 1) / 2)[0, 0])
+    box = box_slices(bounding_box(label.array != 0) or (0, 0, 0, 1, 1, 1))  # the rest of the volume is empty
+    affine = label.affine.copy()
+    affine[:3, 3] = label.world_mm(np.array([[part.start for part in box]]))[0]
+    cropped = Volume(label.array[box], affine)
+    result = native_to_bits(cropped, load_card("kits"), None, midline_x=np.full(cropped.shape[2], middle_mm))
     return voxels_of(result.bits), result.split_status
 
 
 def test_a_single_right_kidney_stays_right(real: RealCase) -> None:
-    voxels, status = split_in_the_middle(real("kits_case_00165") / "kits23_label.nii.gz")
+    voxels, status = split_at(real("kits_case_00165") / "kits23_label.nii.gz")
     assert voxels == {"right_kidney": 354552 + 1220 + 5407, "kidney_tumor": 1220, "kidney_cyst": 5407}
     assert status == {"right_kidney": "right_only"}
 
 
-def test_a_horseshoe_kidney_is_cut_and_keeps_every_voxel(real: RealCase) -> None:
-    voxels, status = split_in_the_middle(real("kits_case_00005") / "kits23_label.nii.gz")
-    assert status == {"right_kidney": "cut"}
-    assert voxels["right_kidney"] + voxels["left_kidney"] == 828852 + 134967
-    assert min(voxels["right_kidney"], voxels["left_kidney"]) > 100_000
+@pytest.mark.parametrize(
+    ("middle_mm", "status"),
+    [
+        (-328.0, "cut"),  # through the isthmus, where the spine must be
+        (
+            None,
+            "left_only",
+        ),  # the patient lies off centre, so the volume's middle misses the organ: why images are read
+    ],
+)
+def test_a_horseshoe_kidney_keeps_every_voxel(real: RealCase, middle_mm: float | None, status: str) -> None:
+    voxels, found = split_at(real("kits_case_00005") / "kits23_label.nii.gz", middle_mm)
+    assert found == {"right_kidney": status}
+    assert voxels.get("right_kidney", 0) + voxels["left_kidney"] == 828852 + 134967
     assert voxels["kidney_tumor"] == 134967
+    if status == "cut":
+        assert min(voxels["right_kidney"], voxels["left_kidney"]) > 300_000
 
 
 def test_kits_label_without_its_image_is_a_problem(real: RealCase, tmp_path: Path) -> None:
@@ -117,3 +134,24 @@ def test_an_unlabelled_scan_of_another_origin_is_read(real: RealCase) -> None:
     raw = read_only_case(real("crlm_ct_1004_unlabelled"), load_card("local"))
     assert isinstance(raw.image, Volume)
     assert raw.label is None
+
+
+def test_a_real_series_and_its_nifti_label_meet_although_stored_apart(real: RealCase) -> None:
+    root = real("totalsegmentator_dicom")
+    fields = load_card("totalsegmentator_example").model_dump()
+    layout = {
+        "reader": "dicom_nifti",
+        "tree": "",
+        "image_glob": "dicom/*",
+        "label_glob": "label.nii.gz",
+        "case_id": "1",
+    }
+    raw = read_only_case(root, Card(**{**fields, "layout": layout}))
+    assert raw.label is not None
+    expected = json.loads((root / "source.json").read_text())["expected"]["label.nii.gz"]["labels"]
+    values, voxels = np.unique(raw.label.array[raw.label.array != 0], return_counts=True)
+    assert dict(zip(values.tolist(), voxels.tolist(), strict=True)) == {
+        int(value): found["voxels"] for value, found in expected.items()
+    }
+    liver = next(int(value) for value, found in expected.items() if found["name"] == "liver")
+    assert 0 < raw.image.array[raw.label.array == liver].mean() < 200

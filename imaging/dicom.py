@@ -1,0 +1,118 @@
+"""A DICOM CT series as one volume in HU, or a refusal that says why; nothing about the patient leaves this module."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from imaging.dicom_header import SliceHeader, short_hash
+from imaging.dicom_pixels import read_hu
+from imaging.dicom_series import DicomSeries, SeriesList, find_series, position_order, read_headers
+from imaging.dicom_stack import form_stack
+from imaging.errors import BadInput
+from imaging.resample import shear_degrees, straighten
+from imaging.volume import Step, Volume
+
+__all__ = ["DicomSeries", "SeriesList", "find_series", "position_order", "read_series"]
+
+
+def read_series(series: DicomSeries | Sequence[Path]) -> Volume:
+    """Return the volume (columns, rows, slices towards superior) int16 HU of a series, or of the files of a folder.
+
+    Of files of several series, the largest CT series is read and the others are written down as dropped. Padding and
+    values below -1024 become -1024; a tilted gantry is resampled straight; identical copies of a slice are dropped.
+    Raises BadInput for anything that is no single, whole, regular CT volume. Messages and steps name series by hash
+    and files by their ordinal in name order.
+    """
+    files = series.files if isinstance(series, DicomSeries) else tuple(series)
+    if not files:
+        raise ValueError("a DICOM series of no files: list its slices")
+    where = f"DICOM series {series.key}" if isinstance(series, DicomSeries) else f"DICOM folder of {len(files)} files"
+    headers = read_headers(files, where)
+    _check_one_patient(headers, where)
+    steps: list[Step] = []
+    headers = _largest_ct(headers, steps, where)
+    where = f"DICOM series {_key(headers[0])}"
+    _check_kind(headers, where)
+    stack = form_stack(headers, where)
+    slices = [read_hu(header, where) for header in stack.slices]
+    # (Z, Y, X) in memory, seen as (X, Y, Z)
+    array = np.stack([one.hu for one in slices]).transpose(2, 1, 0)
+    steps += stack.steps
+    rescales = {(one.slope, one.intercept) for one in slices}
+    if len(rescales) > 1:
+        steps.append(Step("rescale_per_slice", {"slope_intercept": sorted(map(list, rescales))}))
+    padding = sum(one.padding for one in slices)
+    if padding:
+        steps.append(Step("clear_padding", {"voxels": padding}))
+    volume = Volume(array, stack.affine, tuple(steps))
+    if shear_degrees(volume.affine) < 1e-3:
+        return volume
+    return straighten(volume)
+
+
+def _key(header: SliceHeader) -> str:
+    return short_hash(f"{header.study_uid}|{header.series_uid}")
+
+
+def _check_one_patient(headers: list[SliceHeader], where: str) -> None:
+    patients = {header.patient_key for header in headers}
+    if len(patients) > 1:
+        raise BadInput(
+            "dicom_patients",
+            where,
+            f"slices of {len(patients)} patients",
+            "one patient",
+            "sort the files into one folder per patient and series",
+        )
+
+
+def _largest_ct(headers: list[SliceHeader], steps: list[Step], where: str) -> list[SliceHeader]:
+    groups: dict[tuple[str, str, str], list[SliceHeader]] = defaultdict(list)
+    for header in headers:
+        groups[header.study_uid, header.series_uid, header.modality].append(header)
+    ct = sorted((g for g in groups.values() if g[0].modality == "CT"), key=lambda g: -len(g))
+    if not ct:
+        found = sorted({header.modality or "(empty)" for header in headers})
+        raise BadInput(
+            "dicom_modality",
+            where,
+            f"Modality (0008,0060) {', '.join(found)}",
+            "CT",
+            "pick the CT series of this study",
+        )
+    if len(ct) > 1 and len(ct[0]) == len(ct[1]):
+        raise BadInput(
+            "dicom_series",
+            where,
+            f"{len(ct)} CT series, the two largest with {len(ct[0])} files each",
+            "one series, or one that is clearly the largest",
+            "give one series at a time",
+        )
+    dropped = [group for group in groups.values() if group is not ct[0]]
+    if dropped:
+        listed = [{"series": _key(g[0]), "modality": g[0].modality, "files": len(g)} for g in dropped]
+        steps.append(Step("drop_other_series", {"dropped": sorted(listed, key=lambda d: str(d["series"]))}))
+    return ct[0]
+
+
+def _check_kind(headers: list[SliceHeader], where: str) -> None:
+    for header in headers:
+        frames = header.fields.get("NumberOfFrames")
+        if frames not in (None, "") and int(frames) > 1:
+            raise BadInput(
+                "dicom_frames", f"{where}, {header.name}", f"NumberOfFrames (0028,0008) {int(frames)}",
+                "one slice per file", "convert the enhanced CT to single-frame CT Image Storage",
+            )  # fmt: skip
+        header.numbers("ImagePositionPatient", 3, where)
+        header.numbers("RescaleIntercept", 1, where)
+        header.numbers("RescaleSlope", 1, where)
+        kind = str(header.fields.get("RescaleType") or "HU").strip().upper()
+        if kind not in ("HU", "US"):
+            raise BadInput(
+                "dicom_rescale", f"{where}, {header.name}", f"RescaleType (0028,1054) {kind[:16]}", "HU",
+                "pick a series in Hounsfield units, not a spectral map",
+            )  # fmt: skip

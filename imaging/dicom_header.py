@@ -1,0 +1,135 @@
+"""What is read of a DICOM slice's header: an allow-list of tags, none of them kept that tells who the patient is."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+
+from imaging.errors import BadInput
+
+WHO_TAGS = ("PatientID", "PatientName", "PatientBirthDate")
+GEOMETRY_TAGS = (
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "ImageType",
+    "InstanceNumber",
+    "NumberOfFrames",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "Rows",
+    "Columns",
+)
+PIXEL_TAGS = (
+    *GEOMETRY_TAGS,
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "PixelData",
+)
+PARSE_ERRORS = (
+    InvalidDicomError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SliceHeader:
+    """One DICOM file without its pixels. UIDs and path stay out of its text form; `where` calls it by ordinal.
+
+    ordinal: place among the files given, in name order, from 1. uid_key: hash of study and series UID ("" when both
+    are empty). patient_key: hash of who. fields: the pydicom data set of GEOMETRY_TAGS only.
+    """
+
+    path: Path = field(repr=False)
+    ordinal: int
+    study_uid: str = field(repr=False)
+    series_uid: str = field(repr=False)
+    patient_key: str
+    modality: str
+    fields: Any = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Return how messages call this file: its ordinal, and its instance number where it has one."""
+        instance = self.fields.get("InstanceNumber")
+        return f"file {self.ordinal}" + (f" (instance {int(instance)})" if instance not in (None, "") else "")
+
+    def numbers(self, keyword: str, count: int, where: str) -> NDArray[np.float64]:
+        """Return `count` finite numbers of a tag; BadInput naming the tag when it is missing or something else."""
+        value = self.fields.get(keyword)
+        items = [] if value in (None, "") else ([value] if count == 1 else list(value))
+        try:
+            numbers = np.array([float(item) for item in items])
+        except (TypeError, ValueError):
+            numbers = np.array([])
+        if len(numbers) != count or not np.isfinite(numbers).all():
+            raise missing_tag(where, self.name, keyword, f"{count} finite number{'s' if count > 1 else ''}")
+        return numbers
+
+    @property
+    def is_localizer(self) -> bool:
+        """Tell whether ImageType calls this a localizer (scout)."""
+        kinds = self.fields.get("ImageType") or []
+        return any(str(kind).upper() in ("LOCALIZER", "SCOUT") for kind in kinds)
+
+
+def read_header(path: Path, ordinal: int) -> SliceHeader:
+    """Return the header of one DICOM file.
+
+    Raises pydicom's InvalidDicomError when it is no DICOM file, or one of PARSE_ERRORS when it is a damaged one.
+    """
+    with pydicom.config.disable_value_validation():
+        fields = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*GEOMETRY_TAGS, *WHO_TAGS])
+        who = [str(fields.get(tag) or "").strip() for tag in WHO_TAGS]
+        for tag in WHO_TAGS:
+            if tag in fields:
+                delattr(fields, tag)
+        # the id alone where there is one: the same person's name is spelled in several ways
+        patient_key = short_hash(who[0] if who[0] else "|".join(who[1:]))
+        texts = [str(fields.get(tag) or "") for tag in ("StudyInstanceUID", "SeriesInstanceUID", "Modality")]
+    return SliceHeader(path, ordinal, texts[0], texts[1], patient_key, texts[2], fields)
+
+
+def short_hash(text: str) -> str:
+    """Return the first 10 hex digits of a text's SHA-256, by which it can be named without telling it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def missing_tag(where: str, name: str, keyword: str, expected: str) -> BadInput:
+    """Return the refusal of a slice that lacks a tag, or holds nonsense in it."""
+    tag = pydicom.tag.Tag(keyword)
+    return BadInput(
+        "dicom_tag",
+        where,
+        f"{name} without a usable {keyword} ({tag.group:04X},{tag.element:04X})",
+        expected,
+        "export the series again as CT Image Storage with all its tags",
+    )

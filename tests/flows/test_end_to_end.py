@@ -1,0 +1,188 @@
+"""The whole line on the smallest miniatures, as real Prefect flows, with a real SQLite MLflow, Zarr and Delta."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import nibabel
+import numpy as np
+import pytest
+from prefect.client.orchestration import get_client
+
+from datasets_registry.cards import load_card
+from flows.factory import FactoryPlan, FactoryReport, factory
+from flows.local_server import prefect_api
+from flows.promote import promote
+from flows.pseudo_label import pseudo_label
+from imaging.dicom import find_series, read_series
+from tasks.ingest import ingest_batch, list_source
+from tasks.miniatures import EXTERNAL_COHORT
+from tasks.registry import CHALLENGER, CHAMPION, alias_version
+from tasks.settings import Settings
+from tasks.status import read_status
+from tasks.workspace import open_workspace
+
+pytestmark = pytest.mark.end_to_end
+
+SETS = ("msd_pancreas", "chaos_ct")
+PRESET = """
+model: {backbone: tiny, text_encoder: hashing, prompt: V1, spacing_mm: [12, 12, 12], patch: [32, 32, 32]}
+train: {steps: 6, batch: 1, lr: 1.0e-3, warmup: 1, device: cpu, threads: 2, readers: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    # An untrained network passes no bar, and what is tested here is the line, not the network.
+    no_bars = {
+        "gate_mean_organ_dsc": 0,
+        "gate_mean_organ_nsd": 0,
+        "gate_worst_organ_dsc": 0,
+        "gate_sensitivity": 0,
+        "gate_specificity": 0,
+    }
+    return Settings(
+        workspace=tmp_path_factory.mktemp("factory"), spacing_mm=(12, 12, 12), nsd_tolerance_mm=12, **no_bars
+    )
+
+
+@pytest.fixture(scope="module")
+def _server(settings: Settings) -> Iterator[str]:
+    with prefect_api(settings) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def report(settings: Settings, _server: str) -> FactoryReport:
+    preset = settings.workspace / "preset.yaml"
+    preset.write_text(PRESET)
+    plan = FactoryPlan(datasets=SETS, cases=3, external_cases=1, seed=7, preset=str(preset))
+    return factory(settings, plan)
+
+
+def test_every_case_is_ingested_once(report: FactoryReport) -> None:
+    assert [item.counts["ingested"] for item in report.first_ingest] == [3, 3, 1]
+    assert all(item.counts["quarantined"] == 0 for item in report.first_ingest)
+    assert all(item.nothing_to_do for item in report.second_ingest)
+    assert [item.counts["unchanged"] for item in report.second_ingest] == [3, 3, 1]
+
+
+def test_labels_are_known_exactly_where_the_card_says(report: FactoryReport, settings: Settings) -> None:
+    labels = open_workspace(settings).tables.labels(state="annotated")
+    for dataset in SETS:
+        rows = labels[labels["dataset"] == dataset]
+        assert set(rows["class_name"]) == set(load_card(dataset).annotated_classes)
+        assert len(rows) == 3 * len(load_card(dataset).annotated_classes)
+    assert EXTERNAL_COHORT not in set(labels["dataset"])
+
+
+def test_training_saw_neither_held_out_nor_external_cases(report: FactoryReport, settings: Settings) -> None:
+    text = mlflow.artifacts.load_text(f"runs:/{report.training.run_id}/training_cases.txt")
+    cases = open_workspace(settings).tables.cases(role="train")
+    held_out = set(cases[cases["fold"] == settings.test_fold]["case_id"])
+    assert len(held_out) == len(SETS)
+    assert set(text.split()) == set(cases["case_id"]) - held_out
+    assert set(report.evaluation.evaluation.classes["dataset"]) == set(SETS)
+
+
+def test_training_run_can_be_read_again(report: FactoryReport) -> None:
+    run = mlflow.get_run(report.training.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.steps"] == "6"
+    assert json.loads(run.data.tags["table_versions"])["cases"] >= 1
+    assert np.isfinite(run.data.metrics["loss"])
+    names = {item.path for item in mlflow.MlflowClient().list_artifacts(report.training.run_id)}
+    assert {"environment.json", "parameters.json", "loss.png", "training_cases.txt"} <= names
+
+
+def test_aliases_name_the_version(report: FactoryReport, settings: Settings) -> None:
+    for alias in (CHALLENGER, CHAMPION):
+        found = alias_version(alias, settings)
+        assert found is not None
+        assert found.version == report.training.model.version
+    assert "the champion already" in promote(CHAMPION, settings).reason
+
+
+def test_registered_model_predicts_through_mlflow(report: FactoryReport) -> None:
+    model = mlflow.pyfunc.load_model(report.training.model.uri)
+    bits = model.predict(np.full((20, 24, 28), -1000, dtype=np.int16))
+    assert bits.shape == (1, 20, 24, 28)
+    assert bits.dtype == np.uint32
+
+
+def test_masks_come_back_in_the_scans_own_geometry(report: FactoryReport, settings: Settings) -> None:
+    assert report.pseudo_labels is not None
+    (outcome,) = report.pseudo_labels.outcomes
+    assert outcome.outcome == "labelled"
+    exported = nibabel.load(outcome.segmentation)
+    (series,) = find_series(settings.workspace / "miniatures" / "raw" / EXTERNAL_COHORT)
+    scan = read_series(series)
+    assert exported.shape == scan.shape
+    assert np.allclose(exported.affine, scan.affine, atol=1e-3)
+    assert outcome.overlay is not None
+    assert outcome.overlay.stat().st_size > 1000
+
+
+def test_pseudo_labels_say_who_made_them_and_are_not_made_twice(report: FactoryReport, settings: Settings) -> None:
+    rows = open_workspace(settings).tables.labels(EXTERNAL_COHORT)
+    assert set(rows["state"]) == {"pseudo"}
+    assert set(rows["model_version"]) == {str(report.training.model.version)}
+    assert set(rows["mlflow_run_id"]) == {report.training.run_id}
+    again = pseudo_label(EXTERNAL_COHORT, CHAMPION, settings)
+    assert again.counts == {"labelled": 0, "unchanged": 1, "failed": 0}
+
+
+def test_hidden_truth_lies_apart_from_what_is_ingested(report: FactoryReport, settings: Settings) -> None:
+    raw = settings.workspace / "miniatures" / "raw"
+    assert not list(raw.rglob("*.npz"))
+    assert len(report.external_scores) > 0
+
+
+def test_nobody_is_named_in_lake_tables_or_report(report: FactoryReport, settings: Settings) -> None:
+    series = find_series(settings.workspace / "miniatures" / "raw" / EXTERNAL_COHORT)
+    import pydicom
+
+    header = pydicom.dcmread(series[0].files[0], stop_before_pixels=True)
+    names = [str(header.PatientName).encode(), str(header.PatientID).encode()]
+    assert all(len(name) > 3 for name in names)
+    places = [settings.lake_folder, settings.workspace / "exports", settings.workspace / "prefect", report.report]
+    for place in places:
+        for file in [place] if place.is_file() else place.rglob("*"):
+            if file.is_file():
+                content = file.read_bytes()
+                assert not any(name in content for name in names), file
+
+
+def test_report_and_artifacts_are_published(report: FactoryReport) -> None:
+    html = report.report.read_text()
+    assert "Pseudo-labels of the external cohort" in html
+    assert html.count("data:image/png;base64,") >= 3
+    with get_client(sync_client=True) as client:
+        keys = {artifact.key for artifact in client.read_artifacts()}
+    assert {"train", "evaluate", "promote", "factory", "ingest-chaos-ct"} <= keys
+
+
+def test_status_shows_what_happened(report: FactoryReport, settings: Settings) -> None:
+    status = read_status(settings)
+    assert status.cases == {"chaos_ct": 3, EXTERNAL_COHORT: 1, "msd_pancreas": 3}
+    assert status.labels["pancreas"]["annotated"] == 3
+    assert status.models[0]["aliases"] == ["challenger", "champion"]
+    assert {run["kind"] for run in status.runs} >= {"ingest", "train", "evaluate", "promote", "pseudo-label"}
+    json.dumps(status.as_dict())
+
+
+@pytest.mark.parametrize("dask_address", [None, "local"])
+def test_a_plain_call_gives_the_same_bytes(
+    report: FactoryReport, settings: Settings, tmp_path: Path, dask_address: str | None
+) -> None:
+    elsewhere = settings.model_copy(update={"workspace": tmp_path, "dask_address": dask_address})
+    listing = list_source("chaos_ct", settings.workspace / "miniatures" / "raw" / "chaos_ct", elsewhere)
+    outcomes = ingest_batch(listing.requests, elsewhere)
+    assert [item.outcome for item in outcomes] == ["ingested"] * 3
+    under_a_flow = open_workspace(settings).tables.cases("chaos_ct")
+    plain = open_workspace(elsewhere).tables.cases("chaos_ct")
+    columns = ["case_id", "ingest_key", "content_sha256", "fold", "manifest"]
+    assert plain[columns].equals(under_a_flow[columns])
