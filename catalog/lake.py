@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -97,7 +98,7 @@ class Lake:
         case_id, path, text = str(row["case_id"]), str(row["path"]), str(row["manifest"])
         with self._lock:
             kept = self._opened.get((path, array_path))
-            if kept is not None and kept[0] == text:
+            if kept is not None and kept[0] == text and kept[1].process == os.getpid():
                 self._opened.move_to_end((path, array_path))
                 return kept[1]
         manifest = Manifest.from_json(text)

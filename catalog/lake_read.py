@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -55,8 +56,10 @@ class StoredArray:
 
     case_id: str
     file: str
+    folder: Path
     array: zarr.Array[Any]
     affine: Affine
+    process: int
 
     @property
     def shape(self) -> Index:
@@ -80,7 +83,9 @@ class StoredArray:
             if not 0 <= part.start <= part.stop <= limit or part.step not in (None, 1):
                 raise IndexError(f"{self.case_id}: box {part} along axis {'XYZ'[axis]}, expected within 0..{limit}")
         try:
-            found = np.asarray(self.array[(..., z, y, x)])
+            # A handle inherited by a forked child would wait forever for threads of its parent.
+            array = self.array if self.process == os.getpid() else layout.open_array(self.folder)
+            found = np.asarray(array[(..., z, y, x)])
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise LakeDamage(self.case_id, self.file, f"unreadable ({error})", "sound chunks") from error
         fill = layout.IMAGE_FILL if self.words is None else layout.BITS_FILL
@@ -117,7 +122,8 @@ def open_stored(root: Path, case_id: str, case_path: str, array_path: str, manif
     except (RuntimeError, ValueError, OSError, KeyError, IndexError, TypeError) as error:
         raise LakeDamage(case_id, f"{case_path}/{array_path}", f"unreadable ({error})", "a Zarr array") from error
     shard = "/".join(["c", *["0"] * array.ndim])
-    return StoredArray(case_id, f"{case_path}/{array_path}/{shard}", array, affine)
+    file = f"{case_path}/{array_path}/{shard}"
+    return StoredArray(case_id, file, folder / array_path, array, affine, os.getpid())
 
 
 def _affine_of(attributes: dict[str, Any], lead: int) -> Affine:

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -268,12 +268,10 @@ class Card(_Part):
             raise KeyError(f"card {self.id}: no label variant {name!r}; known: {known}")
         variant = self.label_variants[name]
         globs = {"label_glob": variant.label_glob, "image_glob": variant.image_glob or self.layout.image_glob}
-        layout = self.layout.model_copy(update=globs)
-        fields = {field: getattr(self, field) for field in type(self).model_fields}
         return Card(
             **{
-                **fields,
-                "layout": layout,
+                **{field: getattr(self, field) for field in type(self).model_fields},
+                "layout": self.layout.model_copy(update=globs),
                 "labels": variant.labels,
                 "annotated_classes": variant.annotated_classes,
                 "unlabelled_case_ids": list(variant.unlabelled_case_ids),
@@ -310,8 +308,7 @@ class Card(_Part):
                 "unlabelled_case_ids": True,
             },
         )
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def list_cards(folder: Path = CARDS) -> list[str]:
@@ -328,6 +325,11 @@ def load_card(card_id: str, folder: Path = CARDS) -> Card:
     if not path.is_file():
         near = difflib.get_close_matches(card_id, list_cards(folder), n=3, cutoff=0.3)
         raise KeyError(f"no card {card_id!r}; nearest: {', '.join(near) or 'none'}; cards are {folder.name}/<id>.yaml")
+    return _read_card(card_id, path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read_card(card_id: str, path: Path, modified_ns: int) -> Card:  # noqa: ARG001 - an edited file is read again
     try:
         card = Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:

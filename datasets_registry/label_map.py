@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from datasets_registry.cards import Card
 from datasets_registry.taxonomy import ClassInfo, all_classes, class_info, class_names
-from imaging.bits import get_channel, pack, set_channel
+from imaging.bits import empty_bits, get_channel, pack, set_channel
 from imaging.checks import check_label_values
+from imaging.components import bounding_box, box_slices
 from imaging.errors import BadInput
 from imaging.sides import body_midline_x, split_sides
 from imaging.volume import Volume
@@ -51,25 +52,38 @@ def native_to_bits(
             f"{where}: label of shape {label.shape} on an image of shape {image.shape}; resample both alike"
         )
     label = check_label_values(label, card.value_names, where)
-    sides = _Sides(label, image, midline_x, where)
-    bits = _bits_by_value(label.array, card)
+    annotated = tuple(name for name in class_names() if name in card.annotated_classes)
+    # (W, Z, Y, X) in memory, seen as (W, X, Y, Z): the order in which the lake stores and resampling returns
+    bits = empty_bits(label.shape[::-1], len(class_names())).transpose(0, 3, 2, 1)
+    box = bounding_box(label.array != 0)
+    if box is None:
+        return LabelBits(bits, annotated, {right: "empty" for right, _ in card.split_pairs})
+    window = box_slices(box)  # an organ fills little of a scan, so all further work happens in its box
+    affine = label.affine.copy()
+    affine[:3, 3] = label.world_mm(np.array([box[:3]]))[0]
+    cropped = Volume(label.array[window], affine)
+    sides = _Sides(cropped, image, midline_x, window[2], where)
+    inner = _bits_by_value(cropped.array, card)
     status = {}
     for pair in card.split_pairs:
         values = [value for value, meaning in card.labels.items() if meaning.split == pair]
-        status[pair[0]] = sides.split_into(bits, np.isin(label.array, values), pair)
-    annotated = tuple(name for name in class_names() if name in card.annotated_classes)
-    _contain(bits, annotated, sides)
-    _refuse_mirrored(bits, label, annotated, card, sides, where)
+        status[pair[0]] = sides.split_into(inner, _table(card, values)[cropped.array], pair)
+    _contain(inner, annotated, card, sides)
+    _refuse_mirrored(inner, cropped, annotated, card, sides, where)
+    bits[(slice(None), *window)] = inner
     return LabelBits(bits, annotated, status)
 
 
 class _Sides:
     """Right and left of one scan; the body's middle is found when it is first needed."""
 
-    def __init__(self, label: Volume, image: Volume | None, midline_x: Midline | None, where: str) -> None:
-        self._label = label
+    def __init__(
+        self, cropped: Volume, image: Volume | None, midline_x: Midline | None, slices: slice, where: str
+    ) -> None:
+        self._cropped = cropped
         self._image = image
         self._midline_x = midline_x
+        self._slices = slices
         self._where = where
 
     @property
@@ -78,18 +92,18 @@ class _Sides:
         return self._image is not None or self._midline_x is not None
 
     def midline_x(self) -> Midline:
-        """Return the body's middle for each axial slice."""
+        """Return the body's middle for each axial slice of the cropped label."""
         if self._midline_x is None:
             if self._image is None:
                 raise ValueError(f"{self._where}: sides must be told apart, so give the image or the body's midline")
             self._midline_x = body_midline_x(self._image)
-        return self._midline_x
+        return self._midline_x[self._slices]
 
     def split_into(self, bits: NDArray[np.uint32], mask: NDArray[np.bool_], pair: tuple[str, str]) -> str:
         """Set the channels of a (right, left) pair from one mask, and return how the split went."""
         if not mask.any():
             return "empty"
-        split = split_sides(mask, self._label.affine, self.midline_x())
+        split = split_sides(mask, self._cropped.affine, self.midline_x())
         set_channel(bits, class_info(pair[0]).channel, split.right)
         set_channel(bits, class_info(pair[1]).channel, split.left)
         return split.status
@@ -105,11 +119,21 @@ def _bits_by_value(label: NDArray[np.integer], card: Card) -> NDArray[np.uint32]
     return np.stack([word[label] for word in words])
 
 
-def _contain(bits: NDArray[np.uint32], annotated: tuple[str, ...], sides: _Sides) -> None:
+def _table(card: Card, values: list[int]) -> NDArray[np.bool_]:
+    """Return a lookup table, native value -> whether it is among `values`."""
+    table = np.zeros(max((0, *card.labels)) + 1, dtype=bool)
+    table[values] = True
+    return table
+
+
+def _contain(bits: NDArray[np.uint32], annotated: tuple[str, ...], card: Card, sides: _Sides) -> None:
     """Make every lesion voxel also a voxel of its organ, as far as the data set annotates that organ."""
     for lesion in (class_info(name) for name in annotated):
         parents = [class_info(name) for name in lesion.parents if name in annotated]
-        if not lesion.is_lesion or not parents:
+        values = [value for value in card.labels.values() if lesion.name in value.classes]
+        # a value that names the organ beside the lesion has set both already
+        said = all({parent.name for parent in parents} & set(value.reached) for value in values)
+        if not lesion.is_lesion or not parents or said:
             continue
         outside = get_channel(bits, lesion.channel)
         for parent in parents:

@@ -10,14 +10,15 @@ import pandas as pd
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from datasets_registry.miniatures import MINIATURE_SETS
 from flows.evaluate import EvaluateReport, evaluate
 from flows.factory_report import DemoResults, demo_report
 from flows.ingest import IngestReport, ingest
 from flows.promote import promote
 from flows.pseudo_label import PseudoLabelReport, pseudo_label
 from flows.train import train
-from tasks.hidden_truth import mean_organ_dsc, score_exports_task, truth_of_cohort
-from tasks.miniatures import DEMO_SETS, EXTERNAL_COHORT, write_miniatures_task
+from tasks.hidden_truth import mean_organ_dsc, score_exports_task
+from tasks.miniatures import EXTERNAL_COHORT, write_miniatures_task
 from tasks.promote import Promotion
 from tasks.report import markdown_table, write_report_task
 from tasks.settings import Settings
@@ -28,7 +29,7 @@ from tasks.train import TrainOutcome
 class FactoryPlan:
     """What the demo runs: which miniatures and how many, from which seed, trained by which preset."""
 
-    datasets: tuple[str, ...] = DEMO_SETS
+    datasets: tuple[str, ...] = MINIATURE_SETS
     cases: int = 8
     external_cases: int = 6
     seed: int = 2023
@@ -104,8 +105,7 @@ def factory(settings: Settings | None = None, plan: FactoryPlan | None = None) -
     labels, external_scores = None, pd.DataFrame(columns=["case_id", "class_name", "dsc"])
     if promotion.promoted:
         labels = pseudo_label(EXTERNAL_COHORT, f"models:/{settings.model_name}@champion", settings)
-        truth = truth_of_cohort(EXTERNAL_COHORT, miniatures.external, miniatures.truth)
-        external_scores = score_exports_task(list(labels.outcomes), truth)
+        external_scores = score_exports_task(list(labels.outcomes), miniatures.truth)
     watch.lap("pseudo-label")
     results = DemoResults(first, second, training, evaluation, promotion, labels, external_scores, watch.seconds)
     page = write_report_task(demo_report(results, settings), settings.workspace.absolute() / "report.html")

@@ -31,7 +31,7 @@ def check_hu(image: Volume, where: str) -> None:
     if low == high:
         raise BadInput("hu_constant", where, f"the constant {low:g}", EXPECTED_HU, "export the scan again")
     if high > HIGHEST_HU:
-        share = float((image.array > HIGHEST_HU).mean())
+        share = np.count_nonzero(image.array > HIGHEST_HU) / image.array.size
         raise BadInput(
             "hu_wrapped",
             where,
@@ -49,7 +49,8 @@ def check_hu(image: Volume, where: str) -> None:
         )
     if low >= 0 and high <= 255:
         raise BadInput("hu_normalised", where, values, EXPECTED_HU, "the scan was windowed to 8 bits: use the original")
-    share = float(((image.array >= SHIFTED_TISSUE[0]) & (image.array <= SHIFTED_TISSUE[1])).mean())
+    inside = (image.array >= SHIFTED_TISSUE[0]) & (image.array <= SHIFTED_TISSUE[1])
+    share = np.count_nonzero(inside) / inside.size
     if share >= SHIFTED_SHARE:
         raise BadInput(
             "hu_shifted",

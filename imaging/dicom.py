@@ -101,6 +101,8 @@ def _largest_ct(headers: list[SliceHeader], steps: list[Step], where: str) -> li
 
 def _check_kind(headers: list[SliceHeader], where: str) -> None:
     for header in headers:
+        if header.is_localizer:
+            continue  # dropped later, and free to lack what a slice of the stack needs
         frames = header.fields.get("NumberOfFrames")
         if frames not in (None, "") and int(frames) > 1:
             raise BadInput(

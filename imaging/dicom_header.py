@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from imaging.errors import BadInput
 
@@ -106,8 +110,12 @@ def read_header(path: Path, ordinal: int) -> SliceHeader:
 
     Raises pydicom's InvalidDicomError when it is no DICOM file, or one of PARSE_ERRORS when it is a damaged one.
     """
-    with pydicom.config.disable_value_validation():
-        fields = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*GEOMETRY_TAGS, *WHO_TAGS])
+    with open_quietly(path) as file:
+        fields = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*GEOMETRY_TAGS, *WHO_TAGS])
+        if fields.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+            raise InvalidDicomError("a DICOMDIR holds no image")
+        if not fields.get("Modality") and "Rows" not in fields:
+            raise ValueError("nothing of an image in the header")
         who = [str(fields.get(tag) or "").strip() for tag in WHO_TAGS]
         for tag in WHO_TAGS:
             if tag in fields:
@@ -116,6 +124,16 @@ def read_header(path: Path, ordinal: int) -> SliceHeader:
         patient_key = short_hash(who[0] if who[0] else "|".join(who[1:]))
         texts = [str(fields.get(tag) or "") for tag in ("StudyInstanceUID", "SeriesInstanceUID", "Modality")]
     return SliceHeader(path, ordinal, texts[0], texts[1], patient_key, texts[2], fields)
+
+
+@contextmanager
+def open_quietly(path: Path) -> Iterator[BinaryIO]:
+    """Open a DICOM file so that pydicom's warnings and log lines can name neither the file nor what its header holds.
+
+    They quote the name of the file, which may be the patient's: a file opened by number has none.
+    """
+    with open(os.open(path, os.O_RDONLY), "rb") as file, pydicom.config.disable_value_validation():  # noqa: PTH123
+        yield file
 
 
 def short_hash(text: str) -> str:

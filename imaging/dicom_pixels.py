@@ -11,7 +11,7 @@ import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from imaging.dicom_header import PIXEL_TAGS, SliceHeader
+from imaging.dicom_header import PIXEL_TAGS, SliceHeader, open_quietly
 from imaging.errors import BadInput
 
 AIR_HU = -1024
@@ -58,8 +58,8 @@ def _decode(header: SliceHeader, where: str) -> tuple[NDArray[Any] | None, tuple
     """Return the stored values (rows, columns) and the padding tags; None when no plugin knows the compression."""
     syntax = "unknown"
     try:
-        with pydicom.config.disable_value_validation():
-            data = pydicom.dcmread(header.path, specific_tags=list(PIXEL_TAGS))
+        with open_quietly(header.path) as file:
+            data = pydicom.dcmread(file, specific_tags=list(PIXEL_TAGS))
             syntax = data.file_meta.TransferSyntaxUID.name
             padding = (data.get("PixelPaddingValue"), data.get("PixelPaddingRangeLimit"))
             if "PixelData" not in data:

@@ -157,7 +157,7 @@ def _voxel_dtype(fields: Any, where: str) -> np.dtype[Any]:
     names = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
     if code not in names:
         known = nib.nifti1.data_type_codes
-        found = known.niistring[code] if code in known.code else "unknown"
+        found = known.label[code] if code in known.code else "unknown"
         raise BadInput(
             "voxel_type",
             where,

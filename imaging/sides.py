@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from imaging.components import CONNECTIVITY, bounding_box, box_slices
+from imaging.components import CONNECTIVITY, Box, bounding_box, box_slices
 from imaging.resample import orientation
 from imaging.volume import Affine, Volume
 
@@ -72,8 +72,8 @@ def split_sides(mask: NDArray[np.bool_], affine: Affine, midline: NDArray[np.flo
     """Divide a mask (X, Y, Z) on a RAS grid into the patient's right and left; every voxel ends up on one side.
 
     affine: 4 x 4, voxel index to RAS mm. midline: (Z,) world x in mm, of `body_midline_x`.
-    Each 26-connected part goes whole to the side of its centroid, unless at least 15 % of its voxels lie on each side:
-    then it is cut at the middle (horseshoe kidney, touching lungs). Right is the larger x; on the line counts as right.
+    Each 26-connected part goes whole to the side where most of it lies, unless at least 15 % of its voxels lie on each
+    side: then it is cut at the middle (horseshoe kidney, touching lungs). Right is the larger x, the line included.
     """
     if midline.shape != (mask.shape[2],):
         raise ValueError(f"midline of shape {midline.shape} for a mask of shape {mask.shape}: one x per axial slice")
@@ -83,23 +83,32 @@ def split_sides(mask: NDArray[np.bool_], affine: Affine, midline: NDArray[np.flo
         return SideSplit(right, right.copy(), "empty")
     window = box_slices(box)
     parts, count = cc3d.connected_components(mask[window], connectivity=CONNECTIVITY, return_N=True)
-    index = np.nonzero(parts)
-    i, j, k = (axis + start for axis, start in zip(index, box[:3], strict=True))
-    x = affine[0, 0] * i + affine[0, 1] * j + affine[0, 2] * k + affine[0, 3]
-    beyond = x - midline[k]
-    part = parts[index]
-    voxels = np.bincount(part, minlength=count + 1)[1:]
-    share = np.bincount(part, weights=beyond >= 0, minlength=count + 1)[1:] / voxels
-    mean = np.bincount(part, weights=beyond, minlength=count + 1)[1:] / voxels
+    beyond = _right_of(midline, affine, box)
+    voxels = np.bincount(parts.ravel(order="K"), minlength=count + 1)
+    voxels_right = np.bincount(np.where(beyond, parts, 0).ravel(order="K"), minlength=count + 1)
+    share = voxels_right / np.maximum(voxels, 1)
     cut = np.minimum(share, 1 - share) >= CUT_SHARE
-    to_right = np.where(cut[part - 1], beyond >= 0, mean[part - 1] >= 0)
-    right[i[to_right], j[to_right], k[to_right]] = True
+    whole = share >= 0.5
+    cut[0] = whole[0] = False  # part 0 is what lies outside the mask
+    right[window] = whole[parts]
+    if cut.any():
+        divided = cut[parts]
+        right[window] = np.where(divided, beyond, right[window])
     left = mask & ~right
     if cut.any():
         return SideSplit(right, left, "cut")
     if right.any() and left.any():
         return SideSplit(right, left, "two")
     return SideSplit(right, left, "right_only" if right.any() else "left_only")
+
+
+def _right_of(midline: NDArray[np.float64], affine: Affine, box: Box) -> NDArray[np.bool_]:
+    """Tell which voxels of a box lie right of the middle; (X, 1, Z) unless x changes along the second axis too."""
+    i, j, k = np.ogrid[box[0] : box[3], box[1] : box[4], box[2] : box[5]]
+    x = affine[0, 0] * i + affine[0, 2] * k + affine[0, 3]
+    if affine[0, 1]:
+        x = x + affine[0, 1] * j
+    return np.asarray(x >= midline[box[2] : box[5]])
 
 
 def _trunk(body: NDArray[np.bool_]) -> NDArray[np.bool_] | None:

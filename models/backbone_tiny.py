@@ -22,10 +22,10 @@ class _Unit(nn.Sequential):
 class _Up(nn.Module):
     """Doubles the resolution, adds the skip, and mixes."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, mix: nn.Module) -> None:
         super().__init__()
         self.grow = nn.ConvTranspose3d(inputs, outputs, 2, 2)
-        self.mix = _Unit(outputs, outputs)
+        self.mix = mix
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         mixed: Tensor = self.mix(self.grow(x) + skip)
@@ -47,10 +47,11 @@ class TinyBackbone(Backbone):
         self.down2 = nn.Sequential(_Unit(32, 64, 2), _Unit(64, 64))
         self.down3 = nn.Sequential(_Unit(64, 128, 2), _Unit(128, 128))
         self.down4 = nn.Sequential(_Unit(128, 128, 2), _Unit(128, 128))
-        self.up3 = _Up(128, 128)
-        self.up2 = _Up(128, 64)
-        self.up1 = _Up(64, 32)
-        self.up0 = _Up(32, 16)
+        self.up3 = _Up(128, 128, _Unit(128, 128))
+        self.up2 = _Up(128, 64, _Unit(64, 64))
+        self.up1 = _Up(64, 32, _Unit(32, 32))
+        # the model normalises the last features itself, channel by channel
+        self.up0 = _Up(32, 16, nn.Conv3d(16, 16, 3, 1, 1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, 128, X/16, Y/16, Z/16) and (B, 16, X, Y, Z) of `x` (B, 1, X, Y, Z)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch.nn import functional
 
 SMOOTH = 1.0
 """Voxels added to both sides of the Dice ratio: an annotated, absent class predicted absent has loss 0."""
+OUTSIDE = -1e4
+"""The logit given to padding: its probability and its cross-entropy are exactly 0."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,35 @@ def masked_loss(
 
 def _pair_losses(logits: Tensor, truth: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the BCE and the Dice loss (P,), (P,) of logits and truth (P, V), over `inside` (P, V) voxels only."""
-    if inside is not None:
-        # where, not a product: a padding voxel's logit may be anything, and 0 * inf is not 0
-        logits = torch.where(inside, logits, torch.full_like(logits, -1e4))
-        truth = torch.where(inside, truth, torch.zeros_like(truth))
-        voxels = inside.sum(1).clamp(min=1)
-    else:
+    if inside is None:
         voxels = torch.full((len(logits),), logits.shape[1], device=logits.device)
-    bce = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(1) / voxels
-    prob = logits.sigmoid()
-    overlap = (prob * truth).sum(1)
-    dice = (2 * overlap + SMOOTH) / (prob.sum(1) + truth.sum(1) + SMOOTH)
-    return bce, 1 - dice
+    else:
+        voxels = inside.sum(1).clamp(min=1)
+        # where, not a product: a padding voxel's logit may be anything, and 0 * inf is not 0
+        logits = torch.where(inside, logits, torch.full_like(logits, OUTSIDE))
+        truth = torch.where(inside, truth, torch.zeros_like(truth))
+    bce, dice = _BceDice.apply(logits, truth)  # type: ignore[no-untyped-call]
+    return bce / voxels, 1 - dice
+
+
+class _BceDice(torch.autograd.Function):
+    """Summed BCE (P,) and soft Dice (P,) of logits and truth (P, V); one pass each way, only the probability is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        prob = logits.sigmoid()
+        bce = functional.softplus(logits).sum(1) - (logits * truth).sum(1)
+        overlap = torch.linalg.vecdot(prob, truth)
+        total = prob.sum(1) + truth.sum(1) + SMOOTH
+        dice = (2 * overlap + SMOOTH) / total
+        ctx.save_for_backward(prob, truth, dice, total)
+        return bce, dice
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        prob, truth, dice, total = ctx.saved_tensors
+        # d dice / d prob = (2 truth - dice) / total, d prob / d logit = prob (1 - prob), d bce / d logit = prob - truth
+        scale = (gradients[1] / total).unsqueeze(1)  # (P, 1)
+        into = (2 * truth - dice.unsqueeze(1)).mul_(scale).mul_(prob).mul_(1 - prob)
+        into += (prob - truth).mul_(gradients[0].unsqueeze(1))
+        return into, None

@@ -8,9 +8,6 @@ import nibabel
 import numpy as np
 import pandas as pd
 
-from datasets_registry.cards import load_card
-from datasets_registry.layouts import reader_for
-from datasets_registry.miniatures import read_truth
 from datasets_registry.taxonomy import all_classes, class_info
 from imaging.bits import get_channel
 from imaging.metrics import dice
@@ -18,17 +15,19 @@ from tasks.prefect_task import as_task
 from tasks.pseudo_label import PseudoLabelOutcome
 
 
-def score_exports(outcomes: list[PseudoLabelOutcome], truth: dict[str, Path]) -> pd.DataFrame:
+def score_exports(outcomes: list[PseudoLabelOutcome], truth_folder: Path) -> pd.DataFrame:
     """Return DSC per case and class of the exported NIfTI files, on each scan's own grid.
 
-    truth: case id to the file of its hidden truth. Only classes the model was asked for are scored. Raises ValueError
+    truth_folder: holds `<case id>.npz` with `bits` (W, X, Y, Z) and `affine` on the scan's own grid.
+    Only classes the model was asked for are scored. Raises ValueError
     when an export does not lie on the grid of its scan, which would make every score meaningless.
     """
     rows = []
     for outcome in outcomes:
         if outcome.segmentation is None:
             continue
-        bits, affine = read_truth(truth[outcome.case_id])
+        with np.load(truth_folder / f"{outcome.case_id}.npz") as stored:
+            bits, affine = stored["bits"], stored["affine"]
         exported = nibabel.load(outcome.segmentation)
         if exported.shape != bits.shape[1:] or not np.allclose(exported.affine, affine, atol=1e-3):
             raise ValueError(
@@ -44,18 +43,6 @@ def score_exports(outcomes: list[PseudoLabelOutcome], truth: dict[str, Path]) ->
             score = dice(get_channel(bits, info.channel), mask)
             rows.append({"case_id": outcome.case_id, "class_name": name, "dsc": score})
     return pd.DataFrame(rows, columns=["case_id", "class_name", "dsc"])
-
-
-def truth_of_cohort(cohort: str, raw: Path, truth_folder: Path) -> dict[str, Path]:
-    """Return case id to hidden-truth file for an external miniature cohort.
-
-    Cases enter the lake under pseudonyms; the truth is named after the raw folder, which only the miniature knows.
-    """
-    listing = reader_for(load_card("local")).list_cases(raw, load_card("local"))
-    return {
-        f"{cohort}/{case.native_id}": truth_folder / cohort / f"{case.image[0].parent.name}.npz"
-        for case in listing.cases
-    }
 
 
 def mean_organ_dsc(scores: pd.DataFrame) -> float:

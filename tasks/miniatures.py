@@ -6,11 +6,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets_registry.miniatures import write_external, write_miniature
+from datasets_registry.miniatures import MINIATURE_SETS, write_external, write_miniature
 from tasks.prefect_task import as_task
 from tasks.progress import report_progress
 
-DEMO_SETS = ("btcv", "kits", "chaos_ct", "msd_pancreas", "pancreas_ct")
 EXTERNAL_COHORT = "external_demo"
 
 
@@ -24,7 +23,7 @@ class Miniatures:
 
 
 def write_miniatures(
-    folder: Path, *, cases: int, external_cases: int, seed: int, datasets: tuple[str, ...] = DEMO_SETS
+    folder: Path, *, cases: int, external_cases: int, seed: int, datasets: tuple[str, ...] = MINIATURE_SETS
 ) -> Miniatures:
     """Write `cases` cases of each data set and an unlabelled external DICOM cohort below `folder`.
 
@@ -38,12 +37,12 @@ def write_miniatures(
         report_progress("miniatures", number, len(datasets) + 1, name)
         if not raw[name].exists():
             aside = _fresh(raw[name])
-            write_miniature(name, aside, cases=cases, seed=seed + 1000 * number, truth_folder=truth)
+            write_miniature(name, aside, cases=cases, seed=seed, truth_folder=truth)
             aside.rename(raw[name])
     report_progress("miniatures", len(datasets), len(datasets) + 1, EXTERNAL_COHORT)
     if not external.exists():
         aside = _fresh(external)
-        write_external(aside, cases=external_cases, seed=seed + 1000 * len(datasets), truth_folder=truth)
+        write_external(aside, cases=external_cases, seed=seed, truth_folder=truth, dataset=EXTERNAL_COHORT)
         aside.rename(external)
     report_progress("miniatures", len(datasets) + 1, len(datasets) + 1)
     return Miniatures(raw, external, truth)

@@ -16,7 +16,7 @@ Slices = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Wave:
-    """A shift of body axis `axis` by `amplitude_mm` x sin(2 pi w / wavelength_mm + phase), w the world axis `source`."""
+    """A shift of body axis `axis` by amplitude_mm x sin(2 pi w / wavelength_mm + phase), w: world axis `source`."""
 
     axis: int
     source: int
@@ -73,7 +73,9 @@ class BodyMap:
             total = np.zeros(shape, dtype=np.float32)
             for source in range(3):
                 if abs(self.linear[axis, source]) > 1e-9:
-                    total += np.float32(self.linear[axis, source]) * (world[source] - np.float32(self.origin_mm[source]))
+                    total += np.float32(self.linear[axis, source]) * (
+                        world[source] - np.float32(self.origin_mm[source])
+                    )
             for wave in self.waves:
                 if wave.axis == axis:
                     angle = world[wave.source] * np.float32(2 * np.pi / wave.wavelength_mm) + np.float32(wave.phase)

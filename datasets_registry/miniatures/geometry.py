@@ -111,7 +111,8 @@ class Tube:
     def __post_init__(self) -> None:
         if len(self.points) < 2 or len(self.radii) not in (1, len(self.points)):
             raise ValueError(
-                f"tube of {len(self.points)} points with {len(self.radii)} radii; give two points or more and one radius or one each"
+                f"tube of {len(self.points)} points with {len(self.radii)} radii; "
+                "give two points or more, and one radius or one each"
             )
 
     @cached_property

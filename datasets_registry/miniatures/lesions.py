@@ -191,5 +191,3 @@ def _lesion(name: str, kind: LesionKind, site: Site, rng: np.random.Generator) -
     texture = 0.0 if kind.core_hu < 20 or site.parent.endswith("lung") else 8.0
     shapes.append(Shape(label, site.group, core, kind.core_hu, name, Paint.WITHIN, within, texture))
     return shapes
-
-

@@ -12,7 +12,14 @@ ASCENDING: tuple[Point, ...] = ((92, 26, -100), (100, 16, -50), (100, 8, 2), (94
 TRANSVERSE: tuple[Point, ...] = ((76, 58, 8), (44, 80, -8), (0, 86, -14), (-44, 82, -6), (-80, 62, 26), (-106, 24, 54))
 DESCENDING: tuple[Point, ...] = ((-106, 24, 54), (-112, -4, 20), (-112, -6, -40), (-100, 8, -88), (-72, 28, -112))
 SIGMOID: tuple[Point, ...] = ((-72, 28, -112), (-40, 36, -122), (-8, 16, -116), (10, -14, -108), (6, -36, -114))
-RECTUM: tuple[Point, ...] = ((6, -36, -114), (4, -52, -138), (0, -64, -164), (0, -58, -190), (0, -52, -210), (0, -58, -236))
+RECTUM: tuple[Point, ...] = (
+    (6, -36, -114),
+    (4, -52, -138),
+    (0, -64, -164),
+    (0, -58, -190),
+    (0, -52, -210),
+    (0, -58, -236),
+)
 STOMACH: tuple[Point, ...] = ((-66, 0, 138), (-72, 20, 112), (-62, 44, 86), (-36, 60, 68), (-6, 64, 60), (18, 58, 62))
 DUODENUM: tuple[Point, ...] = (
     (22, 57, 62),
@@ -25,7 +32,22 @@ DUODENUM: tuple[Point, ...] = (
     (-30, 40, 0),
     (-36, 42, 18),
 )
-PORTAL: tuple[Point, ...] = ((-84, -24, 92), (-54, 2, 76), (-22, 24, 66), (8, 26, 62), (24, 24, 78), (38, 20, 98), (52, 18, 106))
+PORTAL: tuple[Point, ...] = (
+    (-84, -24, 92),
+    (-54, 2, 76),
+    (-22, 24, 66),
+    (8, 26, 62),
+    (24, 24, 78),
+    (38, 20, 98),
+    (52, 18, 106),
+)
+LOOPS: tuple[tuple[Point, ...], ...] = (
+    ((-40, 44, 20), (-58, 52, 6), (-84, 40, -12), (-82, 28, -36), (-60, 32, -46), (-30, 42, -40), (0, 46, -42)),
+    ((0, 46, -42), (36, 44, -38), (64, 40, -46), (66, 34, -70), (40, 40, -72), (6, 44, -68), (-34, 42, -70)),
+    ((-34, 42, -70), (-64, 40, -76), (-70, 62, -60), (-62, 78, -42), (-30, 82, -44), (4, 84, -46), (38, 80, -42)),
+    ((38, 80, -42), (64, 68, -56), (58, 72, -80), (30, 82, -76), (-6, 84, -74), (-40, 78, -76), (-46, 70, -100)),
+    ((-46, 70, -100), (-14, 72, -102), (18, 72, -104), (48, 62, -106), (52, 42, -98), (70, 30, -94)),
+)
 
 
 def organs(female: bool) -> list[Shape]:
@@ -48,7 +70,9 @@ def _solid_organs() -> list[Shape]:
         Shape("liver_right", "liver", Blob((70, 3, 89), (73, 87, 76), cuts=(under,)), 110, "liver"),
         Shape("liver_tip", "liver", Blob((102, 4, 44), (33, 62, 56)), 110, "liver"),
         Shape("liver_left", "liver", Blob((4, 52, 114), (66, 38, 34), tilt_deg=(0, 14, 12)), 110, "liver"),
-        Shape("gall_bladder", "gall_bladder", Blob((58, 58, 42), (16, 22, 24), tilt_deg=(25, 0, 0)), 10, "gall_bladder"),
+        Shape(
+            "gall_bladder", "gall_bladder", Blob((58, 58, 42), (16, 22, 24), tilt_deg=(25, 0, 0)), 10, "gall_bladder"
+        ),
         Shape("spleen", "spleen", Blob((-101, -36, 104), (29, 47, 50), tilt_deg=(20, 0, -18)), 122, "spleen"),
     ]
 
@@ -70,7 +94,7 @@ def _kidneys() -> list[Shape]:
 
 
 def _adrenals() -> list[Shape]:
-    """Return the adrenals at the thick end of plausible, each a body and a limb, so that a 6 mm grid still sees them."""
+    """Return the adrenals, each a body and a limb; thick ones, so that a 6 mm grid still sees them."""
     shapes = []
     for side, sign, x, y, z in (("right", 1, 37, -27, 98), ("left", -1, -45, -16, 99)):
         name = f"{side}_adrenal_gland"
@@ -86,21 +110,14 @@ def _adrenals() -> list[Shape]:
 
 
 def _bowel() -> list[Shape]:
-    loops = (
-        ((-40, 44, 20), (-58, 52, 6), (-84, 40, -12), (-82, 28, -36), (-60, 32, -46), (-30, 42, -40), (0, 46, -42)),
-        ((0, 46, -42), (36, 44, -38), (64, 40, -46), (66, 34, -70), (40, 40, -72), (6, 44, -68), (-34, 42, -70)),
-        ((-34, 42, -70), (-64, 40, -76), (-70, 62, -60), (-62, 78, -42), (-30, 82, -44), (4, 84, -46), (38, 80, -42)),
-        ((38, 80, -42), (64, 68, -56), (58, 72, -80), (30, 82, -76), (-6, 84, -74), (-40, 78, -76), (-46, 70, -100)),
-        ((-46, 70, -100), (-14, 72, -102), (18, 72, -104), (48, 62, -106), (52, 42, -98), (70, 30, -94)),
-    )
     shapes = []
-    for number, path in enumerate(loops):
+    for number, path in enumerate(LOOPS):
         contents = 18.0 if number % 2 else 42.0
         shapes += [
             Shape(f"loop_{number}", "bowel", Tube(path, (13.5,)), WALL_HU + 18, "intestine"),
             Shape(f"loop_{number}_content", "bowel", Tube(path, (9.5,)), contents, "intestine", texture_hu=14),
         ]
-    gas = Tube(loops[2][3:], (9,), cuts=((0, -1, 0, -83),))
+    gas = Tube(LOOPS[2][3:], (9,), cuts=((0, -1, 0, -83),))
     shapes.append(Shape("loop_gas", "bowel", gas, GAS_HU, "intestine"))
     for name, path, radii in (
         ("ascending", ASCENDING, (29, 27, 24, 23, 22)),
@@ -122,7 +139,14 @@ def _bowel() -> list[Shape]:
 
 
 def _upper_gut() -> list[Shape]:
-    esophagus: tuple[Point, ...] = ((-4, -24, 300), (-5, -22, 230), (-8, -16, 190), (-16, -8, 160), (-32, -2, 146), (-46, 0, 142))
+    esophagus: tuple[Point, ...] = (
+        (-4, -24, 300),
+        (-5, -22, 230),
+        (-8, -16, 190),
+        (-16, -8, 160),
+        (-32, -2, 146),
+        (-46, 0, 142),
+    )
     thin = tuple(radius - 5.0 for radius in (34, 33, 30, 25, 20, 16))
     head = Blob((28, 36, 30), (19, 17, 24))
     body: tuple[Point, ...] = ((22, 38, 42), (6, 45, 58), (-18, 42, 70), (-46, 20, 80), (-72, -2, 88))
@@ -163,7 +187,15 @@ def _pelvic(female: bool) -> list[Shape]:
 
 def _vessels() -> list[Shape]:
     """Return the great vessels; iliac, renal and mesenteric vessels carry blood but no class."""
-    cava: tuple[Point, ...] = ((20, 12, -56), (18, 14, 0), (18, 10, 40), (20, 2, 80), (26, -10, 120), (24, -6, 158), (20, 2, 184))
+    cava: tuple[Point, ...] = (
+        (20, 12, -56),
+        (18, 14, 0),
+        (18, 10, 40),
+        (20, 2, 80),
+        (26, -10, 120),
+        (24, -6, 158),
+        (20, 2, 184),
+    )
     aorta: tuple[Point, ...] = (
         (-22, -36, 300),
         (-22, -36, 230),
@@ -197,7 +229,13 @@ def _vessels() -> list[Shape]:
             BLOOD_HU + 15,
             "portal_vein_and_splenic_vein",
         ),
-        Shape("celiac_stem", "vessels", Tube(((-13, -4, 97), (-11, 14, 101), (-10, 24, 101)), (6.5,)), ARTERY_HU, "celiac_trunk"),
+        Shape(
+            "celiac_stem",
+            "vessels",
+            Tube(((-13, -4, 97), (-11, 14, 101), (-10, 24, 101)), (6.5,)),
+            ARTERY_HU,
+            "celiac_trunk",
+        ),
         Shape("celiac_hepatic", "vessels", Tube(((-10, 24, 101), (12, 30, 97)), (5.5, 5)), ARTERY_HU, "celiac_trunk"),
         Shape("celiac_splenic", "vessels", Tube(((-10, 24, 101), (-32, 22, 95)), (5.5, 5)), ARTERY_HU, "celiac_trunk"),
         Shape("aorta", "vessels", Tube(aorta, (12.5, 12.5, 12.5, 12, 12, 11.5, 11, 11, 10.5)), ARTERY_HU, "aorta"),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,7 +46,7 @@ def make_label(seed: int = 0, words: int = 1, shape: tuple[int, int, int] = SHAP
 
 
 def make_case_row(dataset: str, native_id: str, stored: StoredCase | None = None, **changes: Any) -> dict[str, Any]:
-    content = (dataset + native_id).encode().hex().ljust(64, "0")[-64:]
+    content = hashlib.sha256(f"{dataset}/{native_id}".encode()).hexdigest()
     row = {
         "case_id": case_id(dataset, native_id),
         "dataset": dataset,
@@ -53,7 +54,7 @@ def make_case_row(dataset: str, native_id: str, stored: StoredCase | None = None
         "ingest_key": ingest_key("raw", "card", "1", (0.8, 1.5, 2.5)),
         "content_sha256": content,
         "raw_sha256": "raw",
-        "split_group": split_group(content[::-1]),
+        "split_group": split_group(content),
         "fold": 0,
         "role": "train",
         "path": stored.path if stored else f"volumes/{dataset}/{native_id}/x.zarr",
@@ -65,7 +66,7 @@ def make_case_row(dataset: str, native_id: str, stored: StoredCase | None = None
         "original_shape": [37, 5, 66],
         "original_affine": np.eye(4).ravel().tolist(),
         "original_orientation": "PLS",
-        **{name: 0.0 for name in ("hu_min", "hu_max", "hu_mean", "hu_p01", "hu_p50", "hu_p99")},
+        **dict.fromkeys(("hu_min", "hu_max", "hu_mean", "hu_p01", "hu_p50", "hu_p99"), 0.0),
         "steps": [],
         "flags": [],
         "card_digest": "card",
@@ -76,7 +77,9 @@ def make_case_row(dataset: str, native_id: str, stored: StoredCase | None = None
     return {**row, **changes}
 
 
-def make_label_row(case_row: dict[str, Any], class_name: str, annotation: str = "human", **changes: Any) -> dict[str, Any]:
+def make_label_row(
+    case_row: dict[str, Any], class_name: str, annotation: str = "human", **changes: Any
+) -> dict[str, Any]:
     row = {
         "case_id": case_row["case_id"],
         "ingest_key": case_row["ingest_key"],

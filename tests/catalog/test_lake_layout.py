@@ -80,7 +80,7 @@ def test_stored_case_is_valid_ome_zarr(lake: Lake, scan, label, words: int) -> N
     multiscale = model.ome_attributes.multiscales[0]
     assert [axis.name for axis in multiscale.axes] == ["z", "y", "x"]
     scale, translation = multiscale.datasets[1].coordinateTransformations
-    # Spacing 0.8, 1.5, 2.5 mm and origin -11, 20.5, -300 along X, Y, Z; the coarse voxel is centred between two fine ones.
+    # Spacing 0.8, 1.5, 2.5 mm, origin -11, 20.5, -300 along X, Y, Z; a coarse voxel is centred between two fine ones.
     assert scale.scale == pytest.approx([5.0, 3.0, 1.6])
     assert translation.translation == pytest.approx([-300 + 1.25, 20.5 + 0.75, -11 + 0.4])
     assert group["1"].shape == (33, 19, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,6 @@ import pytest
 
 from imaging.volume import Volume
 
-REPOSITORY = Path(__file__).parents[2]
 SHAPE = (20, 16, 10)
 AFFINE = np.array([[8.0, 0, 0, -76], [0, 9.0, 0, -60], [0, 0, 10.0, -20], [0, 0, 0, 1]])
 LIVER = (slice(11, 16), slice(5, 12), slice(3, 9))
@@ -47,14 +45,13 @@ def body() -> Body:
 
 
 @pytest.fixture
-def real() -> Callable[[str], Path]:
-    """Return a function from case name to folder; it skips where the real scans are absent."""
-    root = Path(os.environ.get("CTFACTORY_REAL_DATA", REPOSITORY.parent / "shared" / "data" / "real"))
+def real(real_data: Path) -> Callable[[str], Path]:
+    """Return a function from case name to folder; it skips where the real scan is absent."""
 
     def folder(case: str) -> Path:
-        if not (root / case).is_dir():
-            pytest.skip(f"real case {case} is absent; CTFACTORY_REAL_DATA names the folder that holds it")
-        return root / case
+        if not (real_data / case).is_dir():
+            pytest.skip(f"real case {case} is absent from {real_data}")
+        return real_data / case
 
     return folder
 

@@ -18,6 +18,7 @@ from imaging.volume import Volume
 
 SHAPE = (12, 6, 5)
 AFFINE = np.array([[3.0, 0, 0, -16.5], [0, 4.0, 0, 10], [0, 0, 5.0, -7], [0, 0, 0, 1]])
+EXAMPLE = load_card("totalsegmentator_example")
 MIDDLE = np.zeros(SHAPE[2])  # world x = 0 lies between voxels 5 and 6; voxels 6.. are the patient's right
 
 
@@ -183,7 +184,7 @@ def test_kidneys_in_place_overrule_a_liver_beyond_the_middle() -> None:
 
 @given(st.lists(st.integers(0, 117), min_size=8, max_size=8))
 def test_every_voxel_gets_exactly_the_classes_of_its_value(values: list[int]) -> None:
-    card = load_card("totalsegmentator_example")
+    card = EXAMPLE
     # one voxel a value on a line along z: partners share their x, so none can look swapped
     array = np.array(values, dtype=np.uint8).reshape(1, 1, 8)
     bits = native_to_bits(Volume(array, AFFINE), card, None).bits

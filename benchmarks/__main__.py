@@ -1,0 +1,14 @@
+"""Run every benchmark, or those named: `python -m benchmarks nsd head`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+BENCHMARKS = ("nsd", "head", "patch", "harmonise")
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or BENCHMARKS:
+        if name not in BENCHMARKS:
+            sys.exit(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+        import_module(f"benchmarks.{name}").main()

@@ -1,0 +1,115 @@
+"""Verify finds each damage by case and file; a killed ingest leaves a lake equal to a clean one."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from catalog.lake import Lake
+from catalog.manifest import build_manifest
+from catalog.tables import Tables
+from catalog.verify import verify
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_sound_lake_has_no_damage(ingested, lake: Lake, tables: Tables, label, label_row) -> None:
+    row = ingested()
+    ingested("lits", "case_9", seed=4)
+    manifest = lake.write_annotation(row["path"], "pseudo-v1-00ff", label(1))
+    tables.commit_labels([label_row(row, "liver", "pseudo-v1-00ff", manifest=manifest.to_json())])
+    assert verify(tables, lake) == []
+    assert verify(tables, lake, read_data=True) == []
+
+
+@pytest.mark.parametrize("fault", ["deleted", "emptied", "truncated", "swapped", "folder"])
+@pytest.mark.parametrize(
+    "file", ["0/c/0/0/0", "2/zarr.json", "labels/human/0/c/0/0/0/0", "labels/pseudo-v1-00ff/zarr.json"]
+)
+def test_damage_is_named_by_case_and_file(ingested, lake, tables, label, label_row, fault, file) -> None:
+    row, other = ingested(), ingested("lits", "case_9", seed=4)
+    for case in (row, other):
+        manifest = lake.write_annotation(
+            case["path"], "pseudo-v1-00ff", label(int(case is other)), {"case": case["path"]}
+        )
+        tables.commit_labels([label_row(case, "liver", "pseudo-v1-00ff", manifest=manifest.to_json())])
+    path = lake.root / row["path"] / file
+    content = path.read_bytes()
+    if fault in ("deleted", "folder"):
+        path.unlink()
+        if fault == "folder":
+            path.mkdir()
+    elif fault == "swapped":
+        path.write_bytes((lake.root / other["path"] / file).read_bytes() + b" " * (file == "2/zarr.json"))
+    else:
+        path.write_bytes(content[: 0 if fault == "emptied" else -1])
+    found = verify(tables, lake)
+    assert [(damage.case_id, damage.file) for damage in found] == [("kits/case_1", f"{row['path']}/{file}")]
+    assert "ingest the case again" in str(found[0])
+
+
+@pytest.mark.parametrize("file", ["0/c/0/0/0", "1/c/0/0/0", "labels/human/2/c/0/0/0/0"])
+def test_a_flipped_bit_is_found_when_data_is_read(ingested, lake: Lake, tables: Tables, file: str) -> None:
+    row = ingested()
+    path = lake.root / row["path"] / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    assert verify(tables, lake) == []
+    assert [damage.file for damage in verify(tables, lake, read_data=True)] == [f"{row['path']}/{file}"]
+
+
+def test_an_annotation_lost_from_the_list_of_labels_is_found(ingested, lake: Lake, tables: Tables) -> None:
+    row = ingested()
+    (lake.root / row["path"] / "labels/zarr.json").write_text("{}")
+    assert [damage.file for damage in verify(tables, lake)] == [f"{row['path']}/labels/zarr.json"]
+
+
+INGEST = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from pathlib import Path
+from conftest import GEOMETRY, make_case_row, make_label, make_label_row, make_scan
+from catalog.lake import Lake
+from catalog.tables import Tables
+
+lake, tables = Lake(sys.argv[1]), Tables(sys.argv[1])
+print("ready", flush=True)
+for number in range(8):
+    name = f"case_{{number}}"
+    row = make_case_row("kits", name)
+    if tables.has(row["case_id"], row["ingest_key"]):
+        continue
+    labels = {{"human": make_label(number)}}
+    stored = lake.write_case("kits", name, row["ingest_key"], make_scan(number), GEOMETRY, labels)
+    row = make_case_row("kits", name, stored)
+    manifest = stored.annotation_manifest("human").to_json()
+    tables.commit_case(row, [make_label_row(row, c, manifest=manifest) for c in ("liver", "spleen")])
+"""
+
+
+def test_an_ingest_killed_again_and_again_ends_like_a_clean_one(tmp_path: Path) -> None:
+    script = tmp_path / "ingest.py"
+    script.write_text(INGEST.format(root=str(ROOT), tests=str(Path(__file__).parent)))
+    clean, crashed = tmp_path / "clean", tmp_path / "crashed"
+    subprocess.run([sys.executable, script, clean], check=True, timeout=120)
+    moments = random.Random(1)
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, script, crashed], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(moments.uniform(0.0, 0.5))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert verify(Tables(crashed), Lake(crashed), read_data=True) == []
+    subprocess.run([sys.executable, script, crashed], check=True, timeout=120)
+    assert build_manifest(crashed / "volumes").to_json() == build_manifest(clean / "volumes").to_json()
+    for read in (Tables.cases, Tables.labels):
+        ours, theirs = read(Tables(crashed)), read(Tables(clean))
+        assert ours.drop(columns="committed_at").equals(theirs.drop(columns="committed_at"))

@@ -1,0 +1,119 @@
+"""The partial-label loss against hand-worked numbers and a plain loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.loss import SMOOTH, masked_loss
+
+
+def plain_loss(logits, target, annotated, valid):
+    """The definition, one voxel after another, in float64."""
+    each = []
+    for b in range(logits.shape[0]):
+        for c in range(logits.shape[1]):
+            if not annotated[b, c]:
+                continue
+            bce = overlap = probs = truths = voxels = 0.0
+            for index in np.ndindex(*logits.shape[2:]):
+                if not valid[(b, 0, *index)]:
+                    continue
+                z, t = float(logits[(b, c, *index)]), float(target[(b, c, *index)])
+                p = 1 / (1 + math.exp(-z))
+                bce -= t * math.log(p) + (1 - t) * math.log(1 - p)
+                overlap, probs, truths, voxels = overlap + p * t, probs + p, truths + t, voxels + 1
+            each.append(bce / voxels + 1 - (2 * overlap + SMOOTH) / (probs + truths + SMOOTH))
+    return sum(each) / len(each)
+
+
+def random_case(seed, shape=(2, 3, 2, 3, 2)):
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randn(shape, generator=draw)
+    target = torch.rand(shape, generator=draw) > 0.6
+    annotated = torch.rand(shape[:2], generator=draw) > 0.4
+    annotated[0, 0] = True
+    valid = torch.rand((shape[0], 1, *shape[2:]), generator=draw) > 0.3
+    valid[:, :, 0, 0, 0] = True
+    return logits, target, annotated, valid
+
+
+def test_two_voxels_worked_by_hand():
+    # probabilities 3/4 and 1/4; the first voxel is the class: BCE = -ln(3/4), Dice = (2 * 3/4 + 1) / (1 + 1 + 1) = 5/6
+    logits = torch.tensor([math.log(3), -math.log(3)]).reshape(1, 1, 2, 1, 1)
+    target = torch.tensor([True, False]).reshape(1, 1, 2, 1, 1)
+    loss, parts = masked_loss(logits, target, torch.ones(1, 1, dtype=torch.bool))
+    assert parts.bce == pytest.approx(-math.log(0.75), abs=1e-6)
+    assert parts.dice == pytest.approx(1 / 6, abs=1e-6)
+    assert float(loss) == pytest.approx(-math.log(0.75) + 1 / 6, abs=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_equals_the_plain_loop(seed):
+    logits, target, annotated, valid = random_case(seed)
+    loss, _ = masked_loss(logits, target, annotated, valid)
+    assert float(loss) == pytest.approx(plain_loss(logits, target, annotated, valid), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_gradient_equals_that_of_the_definition_in_plain_torch(seed):
+    logits, target, annotated, valid = random_case(seed)
+    ours = logits.double().requires_grad_()
+    masked_loss(ours, target, annotated, valid)[0].backward()
+    other = logits.double().requires_grad_()
+    inside, truth = valid.double(), target.double()
+    prob = other.sigmoid()
+    bce = torch.nn.functional.binary_cross_entropy(prob, truth, reduction="none") * inside
+    bce = bce.sum((2, 3, 4)) / inside.sum((2, 3, 4))
+    top = 2 * (prob * truth * inside).sum((2, 3, 4)) + SMOOTH
+    dice = 1 - top / ((prob * inside).sum((2, 3, 4)) + (truth * inside).sum((2, 3, 4)) + SMOOTH)
+    (bce + dice)[annotated].mean().backward()
+    assert torch.allclose(ours.grad, other.grad, atol=1e-6)
+
+
+def test_unannotated_pairs_and_padding_get_exactly_zero_gradient():
+    logits, target, annotated, valid = random_case(7)
+    logits[~annotated] = float("inf")  # whatever stands there
+    logits.requires_grad_()
+    masked_loss(logits, target, annotated, valid)[0].backward()
+    assert (logits.grad[~annotated] == 0).all()
+    assert (logits.grad[:, :, ~valid[0, 0]][0] == 0).all()
+    assert (logits.grad[0][annotated[0]][:, valid[0, 0]] != 0).all()
+
+
+def test_annotated_and_absent_is_a_negative():
+    logits = torch.zeros(1, 1, 3, 3, 3, requires_grad=True)
+    loss, _ = masked_loss(logits, torch.zeros(1, 1, 3, 3, 3), torch.ones(1, 1, dtype=torch.bool))
+    loss.backward()
+    assert (logits.grad > 0).all()  # descending lowers every logit
+    certain = torch.full((1, 1, 3, 3, 3), -50.0)
+    assert float(masked_loss(certain, torch.zeros_like(certain), torch.ones(1, 1, dtype=torch.bool))[0]) < 1e-6
+
+
+def test_nothing_annotated_is_a_zero_loss_with_a_zero_gradient():
+    logits = torch.randn(1, 2, 3, 3, 3, requires_grad=True)
+    loss, parts = masked_loss(logits, torch.ones(1, 2, 3, 3, 3), torch.zeros(1, 2, dtype=torch.bool))
+    loss.backward()
+    assert float(loss) == 0
+    assert len(parts.pairs) == 0
+    assert (logits.grad == 0).all()
+
+
+def test_class_weights_shift_the_mean():
+    logits, target, _, _ = random_case(3)
+    every = torch.ones(2, 3, dtype=torch.bool)
+    _, parts = masked_loss(logits, target, every)
+    weighted, _ = masked_loss(logits, target, every, class_weights=torch.tensor([1.0, 0.0, 3.0]))
+    table = parts.pair_loss.reshape(2, 3)
+    assert float(weighted) == pytest.approx(float((table[:, 0] + 3 * table[:, 2]).sum() / 8), rel=1e-5)
+
+
+def test_shapes_that_disagree_are_named():
+    with pytest.raises(ValueError, match=r"annotated \(1, 3\)"):
+        masked_loss(torch.zeros(1, 2, 2, 2, 2), torch.zeros(1, 2, 2, 2, 2), torch.ones(1, 3, dtype=torch.bool))

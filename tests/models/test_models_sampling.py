@@ -1,0 +1,103 @@
+"""Which patches are drawn, and what they hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from models_source import AORTA, LIVER, SPLEEN, BoxSource
+
+from models.sampling import PatchSampler, TrainCase, window_hu
+from models.settings import ModelSettings, TrainSettings
+
+MODEL = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
+
+
+def test_window_maps_its_ends_to_0_and_1():
+    values = window_hu(np.array([-1024, -175, 37.5, 250, 3000]), (-175.0, 250.0))
+    assert values.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+
+
+def test_a_step_gives_the_same_batch_whatever_came_before():
+    first, second = (PatchSampler(BoxSource(), MODEL, TrainSettings(batch=2, seed=3)) for _ in range(2))
+    for step in (0, 1, 2):
+        first.batch(step)
+    ours, theirs = first.batch(7), second.batch(7)
+    assert ours.case_ids == theirs.case_ids
+    assert torch.equal(ours.image, theirs.image)
+    assert torch.equal(ours.target, theirs.target)
+    others = [second.batch(7, rank=1), second.batch(8)]
+    assert any(not torch.equal(ours.image, other.image) for other in others)
+
+
+def test_batch_holds_what_its_cases_annotate():
+    sampler = PatchSampler(BoxSource(), MODEL, TrainSettings(batch=2))
+    for step in range(20):
+        batch = sampler.batch(step)
+        names = [MODEL.classes[output] for output in batch.classes]
+        for row, case_id in enumerate(batch.case_ids):
+            expected = {"liver"} if int(case_id[-1]) % 2 == 0 else {"spleen", "aorta"}
+            assert {name for name, is_on in zip(names, batch.annotated[row], strict=True) if is_on} == expected
+        assert batch.image.shape == (2, 1, 16, 16, 16)
+        assert batch.target.shape == (2, len(names), 16, 16, 16)
+
+
+def test_target_bits_lie_on_the_image_voxels():
+    sampler = PatchSampler(BoxSource(), MODEL, TrainSettings(batch=1, shift_share=0.0, foreground=1.0))
+    batch = sampler.batch(0)
+    for output, mask in zip(batch.classes, batch.target[0], strict=True):
+        hu = {"liver": 100, "spleen": 200}.get(MODEL.classes[output])
+        if hu is not None:
+            assert mask.any()
+            assert torch.allclose(batch.image[0, 0][mask], torch.tensor((hu + 175) / 425), atol=1e-6)
+
+
+class OnePerClass:
+    """20 cases of the liver, one of the spleen."""
+
+    def __init__(self):
+        self.rows = [
+            TrainCase(f"c/{n}", (LIVER,) if n else (SPLEEN,), (30, 30, 30), {LIVER if n else SPLEEN: np.array([[9, 9, 9]])})
+            for n in range(21)
+        ]
+        self.asked = []
+
+    def cases(self):
+        return self.rows
+
+    def read(self, case_id, start_xyz, size_xyz):
+        self.asked.append((case_id, start_xyz))
+        return np.zeros(size_xyz, np.int16), np.zeros((1, *size_xyz), np.uint32), np.ones(size_xyz, bool)
+
+
+def test_rare_classes_are_drawn_as_often_as_common_ones():
+    source = OnePerClass()
+    sampler = PatchSampler(source, MODEL, TrainSettings(batch=1, foreground=1.0))
+    for step in range(300):
+        sampler.batch(step)
+    seen = Counter(case_id for case_id, _ in source.asked)
+    assert 115 <= seen["c/0"] <= 185  # half of 300, five standard deviations
+    for _, start in source.asked:
+        assert all(0 <= s <= 9 < s + 16 <= 30 for s in start)  # inside the scan, the voxel inside the patch
+
+
+def test_a_small_scan_lies_in_the_middle_and_padding_is_marked():
+    model = ModelSettings(classes=("liver",), patch=(32, 16, 16))
+    batch = PatchSampler(BoxSource(2), model, TrainSettings(batch=1, shift_share=0.0)).batch(0)
+    inside = batch.valid[0, 0].any(dim=2).any(dim=1)
+    assert inside.nonzero().flatten().tolist() == list(range(6, 26))  # 20 voxels in 32
+    assert (batch.image[0, 0, :6] == 0).all()
+
+
+def test_no_annotated_class_is_an_error_that_counts_the_cases():
+    with pytest.raises(ValueError, match="4 cases"):
+        PatchSampler(BoxSource(), ModelSettings(classes=("bladder",), patch=(16, 16, 16)), TrainSettings())
+
+
+def test_absent_classes_take_part_without_foreground():
+    sampler = PatchSampler(BoxSource(), MODEL, TrainSettings(batch=1))
+    steps = [sampler.batch(step) for step in range(20)]
+    position = MODEL.channels.index(AORTA)
+    assert any(position in batch.classes and not batch.target.numpy()[0, batch.classes.index(position)].any() for batch in steps)

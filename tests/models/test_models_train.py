@@ -1,0 +1,110 @@
+"""Training on a tiny source: it learns, goes on exactly where it stopped, and stops on values that are not numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from models_source import BoxSource
+
+from models.checkpoint import load_model, read_metadata
+from models.settings import ModelSettings, TrainSettings
+from models.train import FINAL, LAST, TrainingDiverged, train
+
+MODEL = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
+FAST = {"batch": 2, "lr": 3e-3, "warmup": 2, "device": "cpu", "readers": 1}
+
+
+def weights(path):
+    return {name: value for name, value in load_model(path)[0].state_dict().items()}
+
+
+def test_training_lowers_the_loss_and_reports(tmp_path):
+    seen = []
+    settings = TrainSettings(steps=30, **FAST)
+    result = train(
+        BoxSource(),
+        MODEL,
+        settings,
+        tmp_path,
+        lambda step, losses: seen.append((step, losses)),
+        table_versions={"cases": 3},
+        extra={"flow_run_id": "f"},
+    )
+    assert [step for step, _ in seen] == list(range(1, 31))
+    assert set(seen[0][1]) == {"loss", "bce", "dice", "lr", "grad_norm"}
+    early, late = (np.mean([losses["loss"] for _, losses in part]) for part in (seen[:5], seen[-5:]))
+    assert late < 0.8 * early
+    assert result.final_losses["loss"] == pytest.approx(np.mean([losses["loss"] for _, losses in seen[-3:]]))
+    assert (result.steps, result.resumed_from, result.checkpoint) == (30, 0, tmp_path / FINAL)
+    assert result.patches_per_s > 0
+    assert 0 <= result.data_wait_share <= 1
+    metadata = read_metadata(result.checkpoint)
+    assert metadata.model == MODEL
+    assert metadata.step == 30
+    assert metadata.table_versions == {"cases": 3}
+    assert metadata.extra == {"flow_run_id": "f"}
+    assert metadata.train["lr"] == 3e-3
+
+
+def test_stopping_and_going_on_gives_the_same_weights(tmp_path):
+    settings = TrainSettings(steps=6, **FAST)
+    whole = train(BoxSource(), MODEL, settings, tmp_path / "whole")
+    half = train(BoxSource(), MODEL, settings, tmp_path / "parts", stop_after=3)
+    assert half.checkpoint == tmp_path / "parts" / LAST
+    assert half.steps == 3
+    rest = train(BoxSource(), MODEL, settings, tmp_path / "parts")
+    assert (rest.resumed_from, rest.steps) == (3, 6)
+    expected, found = weights(whole.checkpoint), weights(rest.checkpoint)
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+def test_a_finished_run_called_again_does_no_step(tmp_path):
+    settings = TrainSettings(steps=2, **FAST)
+    first = train(BoxSource(), MODEL, settings, tmp_path)
+    steps = []
+    again = train(BoxSource(), MODEL, settings, tmp_path, lambda step, _: steps.append(step))
+    assert steps == []
+    assert again.checkpoint == first.checkpoint
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path):
+    train(BoxSource(), MODEL, TrainSettings(steps=1, **FAST), tmp_path)
+    with pytest.raises(ValueError, match=r"lr 0\.003, now 0\.001"):
+        train(BoxSource(), MODEL, TrainSettings(steps=1, **{**FAST, "lr": 1e-3}), tmp_path)
+
+
+def test_start_from_takes_over_weights(tmp_path):
+    parent = train(BoxSource(), MODEL, TrainSettings(steps=2, **FAST), tmp_path / "a")
+    tiny_step = TrainSettings(steps=1, **{**FAST, "lr": 1e-12, "weight_decay": 0.0})
+    child = train(BoxSource(), MODEL, tiny_step, tmp_path / "b", start_from=parent.checkpoint)
+    before, after = weights(parent.checkpoint), weights(child.checkpoint)
+    assert all(torch.allclose(before[name], after[name], atol=1e-8) for name in before)
+    with pytest.raises(ValueError, match="ask for"):
+        other = ModelSettings(classes=("liver",), patch=(16, 16, 16))
+        train(BoxSource(), other, tiny_step, tmp_path / "c", start_from=parent.checkpoint)
+
+
+def test_nan_stops_with_step_case_and_class_and_stays_out_of_the_checkpoint(tmp_path, monkeypatch):
+    import models.train
+
+    real = models.train.masked_loss
+
+    def poisoned(logits, *args, **kwargs):
+        poisoned.calls += 1
+        return real(logits * float("nan") if poisoned.calls == 3 else logits, *args, **kwargs)
+
+    poisoned.calls = 0
+    monkeypatch.setattr(models.train, "masked_loss", poisoned)
+    settings = TrainSettings(steps=5, save_every=1, **{**FAST, "batch": 1})
+    with pytest.raises(TrainingDiverged, match=r"step 3: the loss is not finite for box/\d: (liver|spleen|aorta)"):
+        train(BoxSource(), MODEL, settings, tmp_path)
+    assert read_metadata(tmp_path / LAST).step == 2
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / LAST).values())
+    assert not (tmp_path / FINAL).exists()
+
+
+def test_accumulation_sums_batches(tmp_path):
+    result = train(BoxSource(), MODEL, TrainSettings(steps=1, accumulate=3, **FAST), tmp_path)
+    assert result.steps == 1

@@ -1,0 +1,127 @@
+"""The network: the matrix head against plain convolutions, classes on request, gradients of unannotated classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from models.backbones import BACKBONES, build_backbone
+from models.head import PARAMETERS, head_logits
+from models.loss import masked_loss
+from models.settings import ModelSettings
+from models.text import HashingTextEncoder, embed_classes
+from models.universal import UniversalModel, build_model
+
+CLASSES = ("liver", "spleen", "right_kidney", "aorta")
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model(ModelSettings(classes=CLASSES, patch=(16, 16, 16)))
+
+
+def plain_head(features, parameters):
+    """One class after another, three 1x1x1 convolutions each; features (B, 8, N), parameters (B, C, 153)."""
+    rows = []
+    for b in range(len(features)):
+        for p in parameters[b]:
+            w1, w2, w3, b1, b2, b3 = p.split([64, 64, 8, 8, 8, 1])
+            x = features[b][None, :, :, None, None]
+            x = functional.conv3d(x, w1.view(8, 8, 1, 1, 1), b1).relu()
+            x = functional.conv3d(x, w2.view(8, 8, 1, 1, 1), b2).relu()
+            rows.append(functional.conv3d(x, w3.view(1, 8, 1, 1, 1), b3).flatten())
+    return torch.stack(rows).view(len(features), parameters.shape[1], -1)
+
+
+def test_published_number_of_controller_outputs():
+    assert PARAMETERS == 153
+
+
+def test_head_equals_plain_convolutions_with_gradients():
+    draw = torch.Generator().manual_seed(1)
+    features = torch.randn(2, 8, 5000, generator=draw)  # more voxels than one chunk
+    parameters = torch.randn(2, 3, 153, generator=draw)
+    weight = torch.randn(2, 3, 5000, generator=draw)
+    results = []
+    for function in (head_logits, plain_head):
+        f, p = features.clone().requires_grad_(), parameters.clone().requires_grad_()
+        logits = function(f, p)
+        (logits * weight).sum().backward()
+        results.append((logits, f.grad, p.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-3 * float(theirs.detach().abs().max()))
+
+
+def test_asking_for_classes_gives_their_logits_in_the_order_asked(model):
+    model.eval()
+    x = torch.rand(2, 1, 16, 32, 16)
+    every, some = model(x), model(x, [3, 1])
+    assert every.shape == (2, 4, 16, 32, 16)
+    assert torch.allclose(some, every[:, [3, 1]], atol=1e-5)
+
+
+def test_samples_of_a_batch_do_not_see_each_other(model):
+    model.eval()
+    x = torch.rand(2, 1, 16, 16, 16)
+    assert torch.allclose(model(x)[1], model(x[1:])[0], atol=1e-4)
+
+
+def test_an_unannotated_class_gets_no_gradient_on_any_parameter(model):
+    x = torch.rand(1, 1, 16, 16, 16)
+    target = torch.rand(1, 4, 16, 16, 16) > 0.7
+    annotated = torch.tensor([[True, False, True, False]])
+    model.organ_embedding.requires_grad_()  # one row per class: the only numbers a class has to itself
+    model.zero_grad()
+    masked_loss(model(x), target, annotated)[0].backward()
+    mixed = {name: p.grad.clone() for name, p in model.named_parameters()}
+    rows = model.organ_embedding.grad.abs().sum(1)
+    assert (rows[~annotated[0]] == 0).all()
+    assert (rows[annotated[0]] > 0).all()
+    target[:, ~annotated[0]] = ~target[:, ~annotated[0]]
+    model.zero_grad()
+    masked_loss(model(x), target, annotated)[0].backward()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter.grad, mixed[name]), name
+    model.zero_grad()
+    masked_loss(model(x, [0, 2]), target[:, [0, 2]], annotated[:, [0, 2]])[0].backward()
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, mixed[name], atol=1e-5), name
+
+
+def test_keys_are_the_published_ones(model):
+    heads = {name.split(".")[0] for name in model.state_dict()}
+    assert heads == {"organ_embedding", "backbone", "precls_conv", "GAP", "controller", "text_to_vision"}
+
+
+def test_embeddings_of_other_classes_are_refused():
+    embeddings = embed_classes(HashingTextEncoder(), "V1", ("liver",))
+    with pytest.raises(ValueError, match="embeddings are of"):
+        build_model(ModelSettings(classes=("spleen",)), embeddings)
+
+
+def test_backbones_keep_their_promise():
+    backbone = build_backbone("tiny").eval()
+    deep, last = backbone(torch.rand(2, 1, 32, 16, 48))
+    assert deep.shape[:2] == (2, backbone.deep_channels)
+    assert last.shape == (2, backbone.last_channels, 32, 16, 48)
+    assert backbone.last_channels % 16 == 0
+    assert backbone.deep_channels % 16 == 0
+
+
+def test_a_patch_that_cannot_be_halved_is_refused():
+    with pytest.raises(ValueError, match="multiple of"):
+        build_backbone("tiny")(torch.rand(1, 1, 17, 16, 16))
+
+
+def test_unknown_backbone_lists_the_known_ones():
+    with pytest.raises(KeyError, match="tiny"):
+        build_backbone("resnet")
+    assert "tiny" in BACKBONES
+
+
+def test_embeddings_are_stored_as_given():
+    rows = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
+    assert np.array_equal(UniversalModel(build_backbone("tiny"), rows).organ_embedding.numpy(), rows)
