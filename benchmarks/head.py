@@ -10,7 +10,7 @@ from benchmarks.side_by_side import run_in_turn
 from models.head import head_logits
 
 CLASSES, WIDTH, PATCH = 32, 8, 96
-SIZES = (WIDTH * WIDTH, WIDTH * WIDTH, WIDTH, WIDTH, WIDTH, 1)
+SIZES = [WIDTH * WIDTH, WIDTH * WIDTH, WIDTH, WIDTH, WIDTH, 1]
 
 
 def grouped_convolutions(features: Tensor, parameters: Tensor) -> Tensor:

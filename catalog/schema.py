@@ -98,6 +98,7 @@ LABELS: dict[str, Column] = {
     "flow_run_id": _maybe(TEXT, "", "Prefect flow run that wrote the row"),
     "mlflow_run_id": _maybe(TEXT, "", "MLflow run that trained the model"),
     "manifest": Column(TEXT, "JSON", "files of the annotation, their bytes and SHA-256"),
+    **_REVISION,
     **_FILLED,
 }
 

@@ -18,15 +18,21 @@ from catalog.errors import CommitRefused
 
 Row = dict[str, Any]
 _KEY_BITS, _MANIFEST_BITS = 40, 22
+_KEYS = {"cases": ("case_id",), "labels": ("case_id", "ingest_key", "annotation"), "runs": ("run_id",)}
+"""Columns whose rows supersede each other, by `revision`."""
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _case_token(ingest_key: str, manifest: str) -> int:
-    # The high bits answer `has`; the low ones let a case that was put right with other bytes supersede its old row.
-    return (token(ingest_key) >> (62 - _KEY_BITS) << _MANIFEST_BITS) | token(manifest) >> (62 - _MANIFEST_BITS)
+def _joined_token(name: str, manifest: str) -> int:
+    # The high bits say what is there; the low ones let what was put right with other bytes supersede its old rows.
+    return (token(name) >> (62 - _KEY_BITS) << _MANIFEST_BITS) | token(manifest) >> (62 - _MANIFEST_BITS)
+
+
+def _same_name(one: int, other: int) -> bool:
+    return one >> _MANIFEST_BITS == other >> _MANIFEST_BITS
 
 
 class Tables:
@@ -36,6 +42,9 @@ class Tables:
     """
 
     def __init__(self, root: str | Path, now: Callable[[], datetime] = _now) -> None:
+        if "://" in str(root) or "%" in str(root):
+            # deltalake 1.6.6 takes %20 in a local path for a quoted space and then cannot find its own files.
+            raise ValueError(f"tables root: found {str(root)!r}, expected a local folder without a % in its path")
         self.root = Path(root)
         self._now = now
         folder = self.root / "tables"
@@ -64,35 +73,38 @@ class Tables:
         schema.arrow_rows("cases", [self._filled(case) for case in rows.values()])  # refused before its labels are in
         self.commit_labels([label for _, labels in cases for label in labels])
         keys = {f"case:{name}": name for name in rows}
-        tokens = {key: _case_token(rows[name]["ingest_key"], rows[name]["manifest"]) for key, name in keys.items()}
+        tokens = {key: _joined_token(rows[name]["ingest_key"], rows[name]["manifest"]) for key, name in keys.items()}
 
         def build(table: DeltaTable, fresh: Earlier) -> pa.Table:
             again = [keys[key] for key, earlier in fresh.items() if earlier is not None]
-            return self._revised("cases", "case_id", table, [rows[keys[key]] for key in fresh], again)
+            return self._revised("cases", table, [rows[keys[key]] for key in fresh], again)
 
         return [keys[key] for key in self._tables["cases"].append(tokens, build)]
 
     def commit_labels(self, label_rows: Sequence[Row]) -> int:
         """Add label rows of any number of cases in one commit; return how many were not there already.
 
-        An annotation of a case is committed whole: its rows again change nothing; CommitRefused for other classes
-        under its name. Labels show up in `labels()` while their version of the case is the current one.
+        An annotation of a case is committed whole, with one manifest: its rows again change nothing, CommitRefused for
+        other classes under its name. Only files put right with other bytes (another manifest) supersede its rows.
+        Labels show up in `labels()` while their version of the case is the current one.
         """
         grouped: dict[str, list[Row]] = {}
         for row in label_rows:
             schema.check_row("labels", row)
             key = f"labels:{row['case_id']}:{row['ingest_key']}:{row['annotation']}"
             grouped.setdefault(key, []).append(row)
-        tokens = {key: self._classes_token(key, rows) for key, rows in grouped.items()}
+        tokens = {key: self._label_token(key, rows) for key, rows in grouped.items()}
 
-        def build(_: DeltaTable, fresh: Earlier) -> pa.Table:
-            for key, earlier in fresh.items():
-                if earlier is not None:
+        def build(table: DeltaTable, fresh: Earlier) -> pa.Table:
+            again = {key: earlier for key, earlier in fresh.items() if earlier is not None}
+            for key, earlier in again.items():
+                if not _same_name(earlier, tokens[key]):
                     raise CommitRefused(
                         f"{key}: found an annotation of that name with other classes, expected a fresh name; "
                         "annotations are added, never edited"
                     )
-            return schema.arrow_rows("labels", [self._filled(row) for key in fresh for row in grouped[key]])
+            cases = [grouped[key][0]["case_id"] for key in again]
+            return self._revised("labels", table, [row for key in fresh for row in grouped[key]], cases)
 
         return sum(len(grouped[key]) for key in self._tables["labels"].append(tokens, build)) if grouped else 0
 
@@ -116,7 +128,7 @@ class Tables:
 
         def build(table: DeltaTable, fresh: Earlier) -> pa.Table:
             again = [row["run_id"] for earlier in fresh.values() if earlier is not None]
-            return self._revised("runs", "run_id", table, [row], again)
+            return self._revised("runs", table, [row], again)
 
         return bool(self._tables["runs"].append({key: stamp}, build))
 
@@ -127,29 +139,35 @@ class Tables:
     def _filled(self, row: Row) -> Row:
         return {"committed_at": self._now(), **row, "revision": 1, "schema_version": schema.SCHEMA_VERSION}
 
-    def _revised(self, name: str, key: str, table: DeltaTable, rows: list[Row], again: list[str]) -> pa.Table:
-        """Return rows with the revision that follows, for keys in `again`, their last committed one in `table`."""
-        last: dict[str, int] = {}
+    def _revised(self, name: str, table: DeltaTable, rows: list[Row], again: list[str]) -> pa.Table:
+        """Return rows with the revision that follows the last committed one of their key in `table`.
+
+        again: the case (or run) ids that have earlier rows; the others begin at 1.
+        """
+        keys, own = _KEYS[name], self._tables[name]
+        last: dict[tuple[Any, ...], int] = {}
         if again:
-            earlier = table.to_pyarrow_dataset().to_table([key, "revision"], filter=pc.field(key).isin(again))
-            for found in earlier.to_pylist():
-                last[found[key]] = max(found["revision"], last.get(found[key], 0))
-        filled = [{**self._filled(row), "revision": last.get(row[key], 0) + 1} for row in rows]
+            found = own.rows_of(own.files_of(table), [*keys, "revision"], pc.field(keys[0]).isin(again))
+            for *key, revision in zip(*(column.to_pylist() for column in found.columns), strict=True):
+                last[tuple(key)] = max(revision, last.get(tuple(key), 0))
+        filled = [{**self._filled(row), "revision": last.get(tuple(row[k] for k in keys), 0) + 1} for row in rows]
         return schema.arrow_rows(name, filled)
 
     @staticmethod
-    def _classes_token(key: str, rows: list[Row]) -> int:
+    def _label_token(key: str, rows: list[Row]) -> int:
         names = sorted(row["class_name"] for row in rows)
         if len(set(names)) != len(names):
             raise ValueError(f"{key}: classes {names} hold one twice, expected one row a class")
-        return token(*names)
+        if len({row["manifest"] for row in rows}) != 1:
+            raise ValueError(f"{key}: rows with different manifests, expected that of the annotation in each")
+        return _joined_token(",".join(names), rows[0]["manifest"])
 
     # --- reading ---
 
     def has(self, case_id: str, ingest_key: str) -> bool:
         """Whether this version of the case is the current one, so that ingesting it again would change nothing."""
         there = self._tables["cases"].committed([f"case:{case_id}"]).get(f"case:{case_id}")
-        return there is not None and there >> _MANIFEST_BITS == _case_token(ingest_key, "") >> _MANIFEST_BITS
+        return there is not None and _same_name(there, _joined_token(ingest_key, ""))
 
     def current_keys(self, dataset: str | None = None) -> dict[str, str]:
         """Return the ingest key of the current version of every case: `has` for many cases in one look."""
@@ -179,14 +197,14 @@ class Tables:
         """
         table = self._tables["cases"]
         version = (at_versions or {}).get("cases", table.version())
-        # Folds and revisions are settled over the whole table (few narrow columns), whatever is asked for.
-        narrow = ["case_id", "revision", "split_group", "fold", "role", "committed_at"]
-        keys = table.read(version, columns=narrow).to_pandas()
         where = _all_of(
             None if dataset is None else pc.field("dataset") == dataset,
             None if case_ids is None else pc.field("case_id").isin(list(case_ids)),
         )
         rows = _frame(table.read(version, where=where))
+        # Folds and revisions are settled over the whole table (few narrow columns), whatever is asked for.
+        narrow = ["case_id", "revision", "split_group", "fold", "role", "committed_at"]
+        keys = rows[narrow] if where is None else _frame(table.read(version, columns=narrow))
         rows["fold"] = rows["split_group"].map(_group_folds(keys)).where(rows["role"] == "train").astype("Int32")
         if not history:
             newest = keys.groupby("case_id")["revision"].max()
@@ -230,9 +248,10 @@ class Tables:
             ),
             None if dataset is None and case_ids is None else pc.field("case_id").isin(cases["case_id"].tolist()),
         )
-        needed = ["case_id", "ingest_key", "annotation", "channel"]
+        needed = ["case_id", "ingest_key", "annotation", "channel", "revision"]
         wanted = None if columns is None else list(dict.fromkeys([*needed, *columns]))
         rows = _frame(self._tables["labels"].read(versions.get("labels"), columns=wanted, where=where))
+        rows = rows[rows["revision"] == rows.groupby(list(_KEYS["labels"]))["revision"].transform("max")]
         joined = rows.merge(cases.drop_duplicates(["case_id", "ingest_key"]), on=["case_id", "ingest_key"], how="inner")
         return joined.sort_values(["case_id", "annotation", "channel"]).reset_index(drop=True)
 

@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows import cli_inspect
+from flows.cli_options import (
+    EXIT_CASES_REFUSED,
+    EXIT_REFUSED,
+    AsJson,
+    Datasets,
+    Model,
+    PresetName,
+    Workspace,
+    settings_for,
+)
 from flows.environment import prepare_environment
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
-EXIT_REFUSED = 1
-EXIT_CASES_REFUSED = 3
-DAMAGE_COLUMNS = ("case", "file", "found", "expected")
 
 app = typer.Typer(
     name="ctfactory",
@@ -28,23 +36,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-datasets_app = typer.Typer(help="What the factory knows about each data set.", no_args_is_help=True)
-lake_app = typer.Typer(help="The lake's health.", no_args_is_help=True)
-app.add_typer(datasets_app, name="datasets")
-app.add_typer(lake_app, name="lake")
-
-Workspace = Annotated[
-    Path | None,
-    typer.Option("--workspace", "-w", help="Folder of lake, MLflow and exports; default CTFACTORY_WORKSPACE."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
-Model = Annotated[
-    str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, an alias (champion) or a version number.")
-]
-Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only this data set; may be repeated.")]
-PresetName = Annotated[
-    str, typer.Option("--config", "-c", help="A preset (demo, paper) or a YAML file with the same keys.")
-]
+app.command()(cli_inspect.status)
+app.command()(cli_inspect.settings)
+app.add_typer(cli_inspect.datasets_app, name="datasets")
+app.add_typer(cli_inspect.lake_app, name="lake")
 
 
 @app.callback()
@@ -54,13 +49,6 @@ def _before_every_command(
     prepare_environment(verbose=verbose)
     if verbose:
         os.environ["CTFACTORY_TRACEBACK"] = "1"
-
-
-def _settings(workspace: Path | None, **overrides: object) -> Settings:
-    from tasks.settings import Settings
-
-    given = {} if workspace is None else {"workspace": workspace}
-    return Settings(**{**given, **overrides})  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -86,7 +74,7 @@ def demo(
 
     Needs no network, no account and no GPU; about eight minutes on two cores.
     """
-    from flows.demo import demo_settings, print_demo
+    from flows.demo import print_demo
     from flows.factory import factory
 
     settings = demo_settings(workspace)
@@ -116,7 +104,7 @@ def ingest(
         raise ValueError(f"--cohort is for `local`, but the data set is {dataset!r}; leave --cohort out")
     if not source.is_dir():
         raise FileNotFoundError(f"--source {source}: no such folder; give the folder that holds the data set's files")
-    settings = _settings(workspace)
+    settings = settings_for(workspace)
     with _flow_context(settings, as_json=as_json):
         report = ingest_flow(dataset, source, settings, cohort)
     if as_json:
@@ -146,7 +134,7 @@ def train(
     """Train the universal model on the lake; the new version becomes `challenger`."""
     from flows.train import train as train_flow
 
-    settings = _settings(workspace)
+    settings = settings_for(workspace)
     with _flow_context(settings, as_json=as_json):
         outcome = train_flow(config, settings, dataset or None)
     _print_training(outcome, as_json=as_json)
@@ -166,7 +154,7 @@ def fine_tune(
     """Go on training from a registered version; it keeps all its classes and becomes a new version."""
     from flows.train import fine_tune as fine_tune_flow
 
-    settings = _settings(workspace)
+    settings = settings_for(workspace)
     with _flow_context(settings, as_json=as_json):
         outcome = fine_tune_flow(model, config, settings, dataset or None, _names(classes))
     _print_training(outcome, as_json=as_json)
@@ -183,7 +171,7 @@ def evaluate(
     from flows.console import print_json, print_table
     from flows.evaluate import evaluate as evaluate_flow
 
-    settings = _settings(workspace)
+    settings = settings_for(workspace)
     with _flow_context(settings, as_json=as_json):
         report = evaluate_flow(model, settings, cohort or None)
     evaluation = report.evaluation
@@ -212,7 +200,7 @@ def promote(model: Model = "challenger", workspace: Workspace = None, as_json: A
     from flows.console import console, print_json, print_table
     from flows.promote import promote as promote_flow
 
-    settings = _settings(workspace)
+    settings = settings_for(workspace)
     with _flow_context(settings, as_json=as_json):
         decision = promote_flow(model, settings)
     gates = [
@@ -248,7 +236,7 @@ def pseudo_label(
     from flows.console import console, print_json, print_table
     from flows.pseudo_label import pseudo_label as pseudo_label_flow
 
-    settings = _settings(workspace)
+    settings = settings_for(workspace)
     with _flow_context(settings, as_json=as_json):
         report = pseudo_label_flow(cohort, model, settings, _names(classes))
     if as_json:
@@ -274,82 +262,15 @@ def pseudo_label(
 
 
 @app.command()
-def status(workspace: Workspace = None, as_json: AsJson = False) -> None:
-    """Show cases per data set, labels per state and class, quarantine, models with aliases, and the last runs."""
-    from flows.console import print_json
-    from flows.status import print_status
-    from tasks.status import read_status
-
-    found = read_status(_settings(workspace))
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        print_status(found)
-
-
-@app.command()
-def settings() -> None:
-    """Print every setting: environment variable, default and meaning."""
-    from tasks.settings import settings_reference
-
-    typer.echo(settings_reference(), nl=False)
-
-
-@app.command()
 def serve(workspace: Workspace = None) -> None:
     """Serve the scheduled deployments of infra/prefect.yaml from this process, until Ctrl-C."""
     from flows.deployments import serve_deployments
     from flows.local_server import prefect_api
 
-    chosen = _settings(workspace)
+    chosen = settings_for(workspace)
     with prefect_api(chosen) as url:
         typer.echo(f"Prefect API: {url}; stop with Ctrl-C")
         serve_deployments(chosen)
-
-
-@datasets_app.command("list")
-def datasets_list(as_json: AsJson = False) -> None:
-    """List every data set: classes, access, licence, and where its files are expected."""
-    from flows.console import print_json, print_table
-    from flows.status import dataset_rows
-
-    columns, rows = dataset_rows()
-    if as_json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        print_table("", columns, rows)
-
-
-@datasets_app.command("show")
-def datasets_show(dataset: Annotated[str, typer.Argument(help="A data set's id.")]) -> None:
-    """Print one card as JSON: sources, licence, layout, label values, known faults."""
-    from datasets_registry.cards import load_card
-
-    typer.echo(load_card(dataset).model_dump_json(indent=2))
-
-
-@lake_app.command("verify")
-def lake_verify(
-    read_data: Annotated[bool, typer.Option("--read-data", help="Read every byte and compare digests too.")] = False,
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare every file of the lake with the tables; exit code 3 names what is missing or damaged."""
-    from catalog.verify import verify
-    from flows.console import console, print_json, print_table
-    from tasks.workspace import open_workspace
-
-    opened = open_workspace(_settings(workspace))
-    damage = verify(opened.tables, opened.lake, read_data=read_data)
-    rows = [(item.case_id, item.file, item.found, item.expected) for item in damage]
-    if as_json:
-        print_json([dict(zip(DAMAGE_COLUMNS, row, strict=True)) for row in rows])
-    elif rows:
-        print_table("Damage", DAMAGE_COLUMNS, rows)
-    else:
-        console.print(f"{len(opened.tables.cases())} cases verified, no damage")
-    if rows:
-        raise typer.Exit(EXIT_CASES_REFUSED)
 
 
 def _names(text: str | None) -> list[str] | None:

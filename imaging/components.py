@@ -67,7 +67,7 @@ def largest_components(mask: NDArray[np.bool_], keep: int) -> NDArray[np.bool_]:
     """Return the mask of its `keep` largest 26-connected parts; ties go to the part found first, empty stays empty."""
     if keep < 1:
         raise ValueError(f"keep {keep} components: at least 1 is needed")
-    result = np.zeros(mask.shape, dtype=bool)
+    result = np.zeros_like(mask)
     box = bounding_box(mask)
     if box is None:
         return result

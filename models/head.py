@@ -44,34 +44,40 @@ def _hidden(part: Tensor, layers: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
 
 
 class _Head(torch.autograd.Function):
-    """Logits (B, C, N) of features (B, 8, N) and layer weights; hidden layers are recomputed in the backward pass."""
+    """Logits (B, C, N) of features (B, 8, N) and layer weights; hidden layers are recomputed in the backward pass.
+
+    wanted: for each sample the classes to compute; the other logits are 0 and have no gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, *layers: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor, wanted: list[Tensor], *layers: Tensor) -> Tensor:
         ctx.save_for_backward(features, *layers)
+        ctx.wanted = wanted
         batch, _, voxels = features.shape
-        logits = features.new_empty(batch, layers[0].shape[1], voxels)
-        for b in range(batch):
-            own = tuple(layer[b] for layer in layers)
-            for start in range(0, voxels, CHUNK):
+        logits = features.new_zeros(batch, layers[0].shape[1], voxels)
+        for b, rows in enumerate(wanted):
+            own = tuple(layer[b, rows] for layer in layers)
+            for start in range(0, voxels if len(rows) else 0, CHUNK):
                 _, second = _hidden(features[b, :, start : start + CHUNK], own)
-                logits[b, :, start : start + CHUNK] = torch.baddbmm(own[5], own[2], second)[:, 0]
+                logits[b, rows, start : start + CHUNK] = torch.baddbmm(own[5], own[2], second)[:, 0]
         return logits
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         features, *layers = ctx.saved_tensors
-        from_features = torch.empty_like(features)
+        from_features = torch.zeros_like(features)
         from_layers = [torch.zeros_like(layer) for layer in layers]
-        for b in range(features.shape[0]):
-            own = tuple(layer[b] for layer in layers)
-            into = [layer[b] for layer in from_layers]
-            for start in range(0, features.shape[2], CHUNK):
+        for b, rows in enumerate(ctx.wanted):
+            own = tuple(layer[b, rows] for layer in layers)
+            into = [torch.zeros_like(layer) for layer in own]
+            for start in range(0, features.shape[2] if len(rows) else 0, CHUNK):
                 stop = start + CHUNK
                 from_features[b, :, start:stop] = _backward_chunk(
-                    features[b, :, start:stop], gradients[0][b, :, start:stop], own, into
+                    features[b, :, start:stop], gradients[0][b, rows, start:stop], own, into
                 )
-        return from_features, *from_layers
+            for layer, part in zip(from_layers, into, strict=True):
+                layer[b, rows] = part
+        return from_features, None, *from_layers
 
 
 def _backward_chunk(part: Tensor, gradient: Tensor, layers: tuple[Tensor, ...], into: list[Tensor]) -> Tensor:
@@ -88,15 +94,20 @@ def _backward_chunk(part: Tensor, gradient: Tensor, layers: tuple[Tensor, ...], 
     flat = to_first.reshape(-1, part.shape[1])  # (C * 8, n)
     into[0] += (flat @ part.T).view_as(w1)
     into[3] += flat.sum(1).view_as(into[3])
-    return w1.reshape(-1, WIDTH).T @ flat
+    back: Tensor = w1.reshape(-1, WIDTH).T @ flat
+    return back
 
 
-def head_logits(features: Tensor, parameters: Tensor) -> Tensor:
+def head_logits(features: Tensor, parameters: Tensor, wanted: Tensor | None = None) -> Tensor:
     """Return logits (B, C, N) of `features` (B, 8, N) under one small network per class, `parameters` (B, C, 153).
 
+    wanted: (B, C) bool, the pairs to compute; the others are 0 and pass no gradient. None: all.
     float32, whatever the inputs were; the sum over voxels in a gradient would lose digits in half precision.
     """
     with torch.autocast(device_type=features.device.type, enabled=False):
         layers = split_parameters(parameters.float())
-        logits: Tensor = _Head.apply(features.float().contiguous(), *layers)  # type: ignore[no-untyped-call]
+        batch, classes, _ = parameters.shape
+        every = torch.arange(classes, device=features.device)
+        rows = [every if wanted is None else every[wanted[b]] for b in range(batch)]
+        logits: Tensor = _Head.apply(features.float().contiguous(), rows, *layers)  # type: ignore[no-untyped-call]
     return logits

@@ -78,7 +78,7 @@ def _pair_losses(logits: Tensor, truth: Tensor, inside: Tensor | None) -> tuple[
 
 
 class _BceDice(torch.autograd.Function):
-    """Summed BCE (P,) and soft Dice (P,) of logits and truth (P, V); one pass each way, only the probability is kept."""
+    """Summed BCE (P,) and soft Dice (P,) of logits and truth (P, V); of the sums only the probability is kept."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

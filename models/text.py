@@ -24,7 +24,8 @@ PROMPTS = {
     "V3": "This computerized tomography has a {name}.",
     "V4": "A photo of a {name}.",
 }
-_PROMPT_WORDS = frozenset("a an the of or and there is in this has photo computerized tomography".split())
+_WHOLE_NAME = 3.0
+_PROMPT_WORDS = frozenset(("a", "of", "there", "is", "in", "this", "has", "photo", "computerized", "tomography"))
 
 
 class TextEncoder(Protocol):
@@ -75,15 +76,12 @@ class HashingTextEncoder:
     def _row(self, text: str) -> NDArray[np.float64]:
         row = np.zeros(WIDTH)
         words = [word.strip(".,") for word in text.lower().replace("_", " ").split()]
-        for word in words:
-            if word in _PROMPT_WORDS:
-                continue
-            marked = f"<{word}>"
-            for size in (3, 4, 5):
-                for start in range(len(marked) - size + 1):
-                    digest = hashlib.blake2b(marked[start : start + size].encode(), digest_size=8).digest()
-                    number = int.from_bytes(digest, "little")
-                    row[number % WIDTH] += 1.0 if number >> 63 else -1.0
+        name = f"<{' '.join(word for word in words if word not in _PROMPT_WORDS)}>"
+        grams = [name[start : start + size] for size in (3, 4, 5) for start in range(len(name) - size + 1)]
+        # the whole name too: sums of parts alone make "left" + "kidney" a mixture of other classes
+        for gram, weight in [(gram, 1.0) for gram in grams] + [(name, _WHOLE_NAME)]:
+            number = int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest(), "little")
+            row[number % WIDTH] += weight if number >> 63 else -weight
         norm = float(np.linalg.norm(row))
         return row * (WIDTH**0.5 / norm) if norm else row
 

@@ -146,11 +146,12 @@ def _step(
         batch = clock.next_batch(batches)
         seen += batch.case_ids
         with fabric.no_backward_sync(model, enabled=part < settings.accumulate - 1):
-            logits = model(fabric.to_device(batch.image), batch.classes)  # (B, U, X, Y, Z)
+            annotated = fabric.to_device(batch.annotated)
+            logits = model(fabric.to_device(batch.image), batch.classes, annotated)  # (B, U, X, Y, Z)
             loss, parts = masked_loss(
                 logits,
                 fabric.to_device(batch.target),
-                fabric.to_device(batch.annotated),
+                annotated,
                 fabric.to_device(batch.valid),
                 bce_weight=settings.bce_weight,
                 dice_weight=settings.dice_weight,

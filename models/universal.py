@@ -15,6 +15,9 @@ from models.head import PARAMETERS, WIDTH, head_logits
 from models.settings import ModelSettings
 from models.text import TextEmbeddings, embed_classes, text_encoder
 
+FIRST_LOGIT = -3.0
+"""Where an untrained class starts: most voxels belong to no class, and unlearning them would cost the first steps."""
+
 
 class UniversalModel(nn.Module):
     """The CLIP-Driven Universal Model (arXiv 2301.00785), with the published names of its parameters.
@@ -38,6 +41,8 @@ class UniversalModel(nn.Module):
             nn.Conv3d(backbone.deep_channels, 256, 1),
         )
         self.controller = nn.Conv3d(256 + 256, PARAMETERS, 1)
+        with torch.no_grad():
+            self.controller.bias[-1] = FIRST_LOGIT  # the last layer's bias of every class
         self.text_to_vision = nn.Linear(self.organ_embedding.shape[1], 256)
 
     def class_parameters(self, deep: Tensor, rows: Tensor) -> Tensor:
@@ -54,16 +59,17 @@ class UniversalModel(nn.Module):
         weight = self.controller.weight.flatten(1)  # (153, 512), a 1x1x1 convolution as a matrix
         return nn.functional.linear(joined, weight, self.controller.bias)
 
-    def forward(self, x: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+    def forward(self, x: Tensor, classes: Sequence[int] | None = None, wanted: Tensor | None = None) -> Tensor:
         """Return logits (B, C, X, Y, Z) of images (B, 1, X, Y, Z) scaled to 0-1.
 
         classes: the output channels wanted, in the order wanted; None for all. Only these are computed.
+        wanted: (B, C) bool, the pairs to compute, in training the annotated ones; others: logit 0, no gradient.
         """
         rows = self.organ_embedding if classes is None else self.organ_embedding[list(classes)]
         deep, last = self.backbone(x.contiguous(memory_format=self.backbone.memory_format))
         # deep (B, D, x, y, z), last (B, L, X, Y, Z)
-        features = self.precls_conv(last)  # (B, 8, X, Y, Z)
-        logits = head_logits(features.flatten(2), self.class_parameters(deep, rows))  # (B, C, X * Y * Z)
+        features = self.precls_conv(last.contiguous())  # (B, 8, X, Y, Z)
+        logits = head_logits(features.flatten(2), self.class_parameters(deep, rows), wanted)  # (B, C, X * Y * Z)
         return logits.reshape(*logits.shape[:2], *features.shape[2:])
 
 

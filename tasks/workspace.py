@@ -22,8 +22,9 @@ class Workspace:
 
 
 def row_dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as dictionaries, the form in which they travel to workers."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    """Return the rows of a table as dictionaries, the form in which they travel to workers; null is None."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
 
 
 def open_workspace(settings: Settings) -> Workspace:

@@ -211,22 +211,27 @@ class Loft:
     knots: tuple[tuple[float, float, float, float, float], ...]
     power: int = 2
 
+    @cached_property
+    def _table(self) -> NDArray[np.float32]:
+        """(N, 4) middle x, y and half widths x, y, one row for each mm from the lowest knot up."""
+        knots = np.array(self.knots, dtype=np.float64)
+        heights = np.minimum(np.arange(knots[0, 0], knots[-1, 0] + 1.0), knots[-1, 0])
+        table: NDArray[np.float32] = PchipInterpolator(knots[:, 0], knots[:, 1:])(heights).astype(np.float32)
+        return table
+
     def bounds(self) -> tuple[Point, Point]:
         """Return the box around all cross-sections."""
-        knots = np.array(self.knots)
-        low = (knots[:, 1] - knots[:, 3]).min(), (knots[:, 2] - knots[:, 4]).min(), knots[0, 0]
-        high = (knots[:, 1] + knots[:, 3]).max(), (knots[:, 2] + knots[:, 4]).max(), knots[-1, 0]
-        return _point(np.array(low)), _point(np.array(high))
+        middle, half = self._table[:, :2], self._table[:, 2:]
+        low, high = (middle - half).min(axis=0), (middle + half).max(axis=0)
+        return (float(low[0]), float(low[1]), self.knots[0][0]), (float(high[0]), float(high[1]), self.knots[-1][0])
 
     def inside(self, x: Coordinates, y: Coordinates, z: Coordinates) -> Inside:
         """Return for each point whether it lies in the cross-section at its height."""
-        knots = np.array(self.knots)
-        table_z = np.arange(knots[0, 0], knots[-1, 0] + 1.0, 1.0)
-        table = PchipInterpolator(knots[:, 0], knots[:, 1:])(np.clip(table_z, knots[0, 0], knots[-1, 0]))
-        row = np.clip((z - np.float32(knots[0, 0])).astype(np.int32), 0, len(table) - 1)
-        middle_x, middle_y, half_x, half_y = (column.astype(np.float32)[row] for column in table.T)
+        lowest, highest = np.float32(self.knots[0][0]), np.float32(self.knots[-1][0])
+        row = np.clip((z - lowest).astype(np.int32), 0, len(self._table) - 1)
+        middle_x, middle_y, half_x, half_y = (column[row] for column in self._table.T)
         ring = _even_power((x - middle_x) / half_x, self.power) + _even_power((y - middle_y) / half_y, self.power)
-        result: Inside = (ring <= 1) & (z >= np.float32(knots[0, 0])) & (z <= np.float32(knots[-1, 0]))
+        result: Inside = (ring <= 1) & (z >= lowest) & (z <= highest)
         return result
 
     def moved(self, about: Point, scale: float, shift: Point) -> Loft:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from catalog.keys import case_id, ingest_key, split_group
 from catalog.lake import Lake
@@ -41,7 +42,7 @@ def make_scan(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Volume:
     return Volume(values, AFFINE).with_step("resampled", spacing_mm=[0.8, 1.5, 2.5])
 
 
-def make_label(seed: int = 0, words: int = 1, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+def make_label(seed: int = 0, words: int = 1, shape: tuple[int, int, int] = SHAPE) -> NDArray[Any]:
     return np.random.default_rng(seed).integers(0, 2**31, (words, *shape), dtype=np.uint32)
 
 
@@ -116,7 +117,7 @@ def scan() -> Callable[..., Volume]:
 
 
 @pytest.fixture
-def label() -> Callable[..., np.ndarray]:
+def label() -> Callable[..., NDArray[Any]]:
     return make_label
 
 

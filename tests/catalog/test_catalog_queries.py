@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from catalog import queries
@@ -9,7 +11,7 @@ from catalog.tables import Tables
 
 
 @pytest.fixture
-def filled(tables: Tables, case_row, label_row) -> Tables:
+def filled(tables: Tables, case_row: Any, label_row: Any) -> Tables:
     # kits/a: liver and kidney tumour annotated; kits/b: liver annotated and also pseudo-labelled, twice;
     # lits/c: liver looked for and absent; ward/d: pseudo only.
     a, b, c = case_row("kits", "a"), case_row("kits", "b"), case_row("lits", "c")
@@ -53,11 +55,11 @@ def test_status_counts(filled: Tables) -> None:
 def test_coverage_is_a_matrix_of_all_classes_and_data_sets(filled: Tables) -> None:
     cases = queries.coverage(filled)
     assert cases.shape == (32, 3)
-    assert cases.loc["liver"].tolist() == [2, 1, 1]
-    assert cases.loc["spleen"].tolist() == [0, 0, 0]
-    assert queries.coverage(filled, "present").loc["liver"].tolist() == [2, 0, 1]
-    assert queries.coverage(filled, "ml").loc["liver"].tolist() == [2500.0, 0.0, 850.0]
-    assert queries.coverage(filled, "ml", state="pseudo").loc["liver"].tolist() == [900.0, 0.0, 850.0]
+    assert list(cases.loc["liver"]) == [2, 1, 1]
+    assert list(cases.loc["spleen"]) == [0, 0, 0]
+    assert list(queries.coverage(filled, "present").loc["liver"]) == [2, 0, 1]
+    assert list(queries.coverage(filled, "ml").loc["liver"]) == [2500.0, 0.0, 850.0]
+    assert list(queries.coverage(filled, "ml", state="pseudo").loc["liver"]) == [900.0, 0.0, 850.0]
     with pytest.raises(ValueError, match="expected cases, present, voxels or ml"):
         queries.coverage(filled, "litres")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,17 +70,18 @@ def test_opening_leaves_the_process_wide_settings_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [2, 5])  # 33 and 130 classes
-def test_stored_case_is_valid_ome_zarr(lake: Lake, scan, label, words: int) -> None:
+def test_stored_case_is_valid_ome_zarr(lake: Lake, scan: Any, label: Any, words: int) -> None:
     image: Volume = scan()
     stored = lake.write_case("kits", "case_1", "ab" * 32, image, {}, {"human": label(words=words)})
     lake.write_annotation(stored.path, "pseudo-v1-00ff", label(1, words=words))
-    group = zarr.open_group(lake.root / stored.path, mode="r")
+    group: Any = zarr.open_group(lake.root / stored.path, mode="r")
     model = Image.from_zarr(group)
     assert model.labels is not None
     assert sorted(model.labels.ome_attributes.labels) == ["human", "pseudo-v1-00ff"]
     multiscale = model.ome_attributes.multiscales[0]
     assert [axis.name for axis in multiscale.axes] == ["z", "y", "x"]
-    scale, translation = multiscale.datasets[1].coordinateTransformations
+    transformations: Any = multiscale.datasets[1].coordinateTransformations
+    scale, translation = transformations
     # Spacing 0.8, 1.5, 2.5 mm, origin -11, 20.5, -300 along X, Y, Z; a coarse voxel is centred between two fine ones.
     assert scale.scale == pytest.approx([5.0, 3.0, 1.6])
     assert translation.translation == pytest.approx([-300 + 1.25, 20.5 + 0.75, -11 + 0.4])

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from catalog import lake as lake_module
 from catalog import lake_read, layout
 from catalog.errors import LakeDamage
 from catalog.lake import Lake
-from catalog.lake_read import clip_box
+from catalog.lake_read import Index, clip_box
 from catalog.lake_write import store_case
 from catalog.manifest import Manifest
+from catalog.tables import Tables
 from imaging.volume import Volume
 
 SHARD = "0/c/0/0/0"
@@ -36,14 +38,14 @@ LABEL_SHARD = "labels/human/0/c/0/0/0/0"
         (-9, 4, (0, 0), (0, 0), "before the scan"),
     ],
 )
-def test_box_is_clipped(start: int, size: int, inside: tuple, within: tuple, reason: str) -> None:
+def test_box_is_clipped(start: int, size: int, inside: tuple[int, int], within: tuple[int, int], reason: str) -> None:
     grid, own = clip_box((start, 0, 0), (size, 1, 1), (10, 1, 1))
     assert (grid[0], own[0]) == (slice(*inside), slice(*within)), reason
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(*[st.integers(-20, 80)] * 3), st.tuples(*[st.integers(1, 40)] * 3))
-def test_any_patch_equals_the_padded_volume(small_case, start: tuple, size: tuple) -> None:
+def test_any_patch_equals_the_padded_volume(small_case: Any, start: Index, size: Index) -> None:
     lake, row, image, bits = small_case
     margin = 120
     box = tuple(slice(begin + margin, begin + margin + length) for begin, length in zip(start, size, strict=True))
@@ -60,11 +62,11 @@ def test_any_patch_equals_the_padded_volume(small_case, start: tuple, size: tupl
 
 
 @pytest.fixture(scope="module")
-def small_case(tmp_path_factory) -> tuple[Lake, dict[str, Any], np.ndarray, np.ndarray]:
+def small_case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, dict[str, Any], NDArray[Any], NDArray[Any]]:
     return _stored(tmp_path_factory.mktemp("patches"))
 
 
-def _stored(root: Path) -> tuple[Lake, dict[str, Any], np.ndarray, np.ndarray]:
+def _stored(root: Path) -> tuple[Lake, dict[str, Any], NDArray[Any], NDArray[Any]]:
     generator = np.random.default_rng(3)
     image = generator.integers(-1024, 2000, (40, 33, 7), dtype=np.int16)
     bits = generator.integers(0, 2**31, (2, 40, 33, 7), dtype=np.uint32)
@@ -74,7 +76,7 @@ def _stored(root: Path) -> tuple[Lake, dict[str, Any], np.ndarray, np.ndarray]:
     return Lake(root), row, image, bits
 
 
-def test_box_outside_the_grid_is_an_index_error(ingested, lake: Lake) -> None:
+def test_box_outside_the_grid_is_an_index_error(ingested: Any, lake: Lake) -> None:
     stored = lake.open_image(ingested())
     with pytest.raises(IndexError, match=r"axis Z.*0\.\.66"):
         stored.read((slice(0, 5), slice(0, 37), slice(0, 67)))
@@ -90,12 +92,12 @@ def damage(path: Path, fault: str) -> None:
         content[10] ^= 0x40
         path.write_bytes(content)
     else:
-        path.write_bytes({"emptied": b"", "truncated": content[:-1], "longer": content + b"x"}[fault])
+        path.write_bytes(bytes({"emptied": b"", "truncated": content[:-1], "longer": content + b"x"}[fault]))
 
 
 @pytest.mark.parametrize("fault", ["deleted", "emptied", "truncated", "longer"])
 @pytest.mark.parametrize("file", [SHARD, "1/c/0/0/0", "0/zarr.json", "zarr.json"])
-def test_opening_an_image_with_a_missing_or_torn_file_raises(ingested, lake: Lake, fault: str, file: str) -> None:
+def test_opening_an_image_with_a_missing_or_torn_file_raises(ingested: Any, lake: Lake, fault: str, file: str) -> None:
     row = ingested()
     damage(lake.root / row["path"] / file, fault)
     with pytest.raises(LakeDamage) as caught:
@@ -105,14 +107,14 @@ def test_opening_an_image_with_a_missing_or_torn_file_raises(ingested, lake: Lak
 
 
 @pytest.mark.parametrize("file", ["0/zarr.json", "zarr.json"])
-def test_an_altered_metadata_file_raises_at_opening(ingested, lake: Lake, file: str) -> None:
+def test_an_altered_metadata_file_raises_at_opening(ingested: Any, lake: Lake, file: str) -> None:
     row = ingested()
     damage(lake.root / row["path"] / file, "flipped")
     with pytest.raises(LakeDamage, match="SHA-256"):
         lake.open_image(row)
 
 
-def test_damage_to_labels_raises_for_the_labels_only(ingested, lake: Lake) -> None:
+def test_damage_to_labels_raises_for_the_labels_only(ingested: Any, lake: Lake) -> None:
     row = ingested()
     damage(lake.root / row["path"] / LABEL_SHARD, "deleted")
     lake.open_image(row).read()
@@ -123,7 +125,9 @@ def test_damage_to_labels_raises_for_the_labels_only(ingested, lake: Lake) -> No
 @pytest.mark.parametrize("pipeline", [layout.ZARRS, layout.ZARR_PYTHON])
 @pytest.mark.parametrize("fault", ["deleted", "emptied", "flipped", "truncated"])
 @pytest.mark.parametrize("labels", [False, True])
-def test_damage_after_opening_raises_at_the_next_read(ingested, lake, monkeypatch, pipeline, fault, labels) -> None:
+def test_damage_after_opening_raises_at_the_next_read(
+    ingested: Any, lake: Lake, monkeypatch: pytest.MonkeyPatch, pipeline: str, fault: str, labels: bool
+) -> None:
     monkeypatch.setattr(layout, "codec_pipeline", lambda: pipeline)
     row = ingested()
     stored = lake.open_bits(row, "human") if labels else lake.open_image(row)
@@ -133,14 +137,16 @@ def test_damage_after_opening_raises_at_the_next_read(ingested, lake, monkeypatc
         stored.read()
 
 
-def test_a_shard_of_another_case_raises(ingested, lake: Lake) -> None:
+def test_a_shard_of_another_case_raises(ingested: Any, lake: Lake) -> None:
     row, other = ingested(), ingested(native_id="case_2", seed=5)
     shutil.copy(lake.root / other["path"] / SHARD, lake.root / row["path"] / SHARD)
     with pytest.raises(LakeDamage, match="bytes"):
         lake.open_image(row)
 
 
-def test_an_annotation_that_the_row_does_not_list_is_never_read(ingested, lake: Lake, tables, label, label_row) -> None:
+def test_an_annotation_that_the_row_does_not_list_is_never_read(
+    ingested: Any, lake: Lake, tables: Tables, label: Any, label_row: Any
+) -> None:
     row = ingested()
     manifest = lake.write_annotation(row["path"], "pseudo-v1-00ff", label(1))
     with pytest.raises(LakeDamage, match="nothing of it in the row's manifest"):
@@ -150,7 +156,7 @@ def test_an_annotation_that_the_row_does_not_list_is_never_read(ingested, lake: 
     np.testing.assert_array_equal(lake.open_bits(pseudo, "pseudo-v1-00ff").read(), label(1))
 
 
-def test_arrays_are_kept_open_and_the_oldest_let_go(ingested, lake: Lake, monkeypatch) -> None:
+def test_arrays_are_kept_open_and_the_oldest_let_go(ingested: Any, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [ingested(native_id=f"case_{number}") for number in range(3)]
     monkeypatch.setattr(lake_module, "OPEN_ARRAYS", 2)
     first = lake.open_image(rows[0])
@@ -160,7 +166,7 @@ def test_arrays_are_kept_open_and_the_oldest_let_go(ingested, lake: Lake, monkey
     assert lake.open_image(rows[0]) is not first
 
 
-def test_a_forked_child_reads_too(ingested, lake: Lake) -> None:
+def test_a_forked_child_reads_too(ingested: Any, lake: Lake) -> None:
     row = ingested()
     expected = int(lake.open_image(row).read().sum(dtype=np.int64))
     child = os.fork()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pandas as pd
 from hypothesis import given
@@ -14,7 +15,7 @@ IDS = st.lists(st.text("abc012", min_size=1, max_size=4), unique=True, max_size=
 
 
 @given(IDS, st.randoms())
-def test_folds_are_even_and_do_not_follow_the_order_of_the_files(ids: list[str], random) -> None:
+def test_folds_are_even_and_do_not_follow_the_order_of_the_files(ids: list[str], random: Random) -> None:
     folds = assign_folds("kits", ids)
     shuffled = list(ids)
     random.shuffle(shuffled)

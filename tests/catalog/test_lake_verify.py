@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from catalog.verify import verify
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_sound_lake_has_no_damage(ingested, lake: Lake, tables: Tables, label, label_row) -> None:
+def test_a_sound_lake_has_no_damage(ingested: Any, lake: Lake, tables: Tables, label: Any, label_row: Any) -> None:
     row = ingested()
     ingested("lits", "case_9", seed=4)
     manifest = lake.write_annotation(row["path"], "pseudo-v1-00ff", label(1))
@@ -31,7 +32,9 @@ def test_a_sound_lake_has_no_damage(ingested, lake: Lake, tables: Tables, label,
 @pytest.mark.parametrize(
     "file", ["0/c/0/0/0", "2/zarr.json", "labels/human/0/c/0/0/0/0", "labels/pseudo-v1-00ff/zarr.json"]
 )
-def test_damage_is_named_by_case_and_file(ingested, lake, tables, label, label_row, fault, file) -> None:
+def test_damage_is_named_by_case_and_file(
+    ingested: Any, lake: Lake, tables: Tables, label: Any, label_row: Any, fault: str, file: str
+) -> None:
     row, other = ingested(), ingested("lits", "case_9", seed=4)
     for case in (row, other):
         manifest = lake.write_annotation(
@@ -54,7 +57,7 @@ def test_damage_is_named_by_case_and_file(ingested, lake, tables, label, label_r
 
 
 @pytest.mark.parametrize("file", ["0/c/0/0/0", "1/c/0/0/0", "labels/human/2/c/0/0/0/0"])
-def test_a_flipped_bit_is_found_when_data_is_read(ingested, lake: Lake, tables: Tables, file: str) -> None:
+def test_a_flipped_bit_is_found_when_data_is_read(ingested: Any, lake: Lake, tables: Tables, file: str) -> None:
     row = ingested()
     path = lake.root / row["path"] / file
     content = bytearray(path.read_bytes())
@@ -64,7 +67,7 @@ def test_a_flipped_bit_is_found_when_data_is_read(ingested, lake: Lake, tables: 
     assert [damage.file for damage in verify(tables, lake, read_data=True)] == [f"{row['path']}/{file}"]
 
 
-def test_an_annotation_lost_from_the_list_of_labels_is_found(ingested, lake: Lake, tables: Tables) -> None:
+def test_an_annotation_lost_from_the_list_of_labels_is_found(ingested: Any, lake: Lake, tables: Tables) -> None:
     row = ingested()
     (lake.root / row["path"] / "labels/zarr.json").write_text("{}")
     assert [damage.file for damage in verify(tables, lake)] == [f"{row['path']}/labels/zarr.json"]

@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,25 +28,25 @@ def digest(folder: Path) -> str:
     return build_manifest(folder).to_json()
 
 
-def write(lake: Lake, scan, label, **changes) -> lake_write.StoredCase:
+def write(lake: Lake, scan: Any, label: Any, **changes: Any) -> lake_write.StoredCase:
     labels = changes.pop("labels", {"human": label()})
     return lake.write_case("kits", "case_1", KEY, scan(), {"original_shape": (37, 5, 66)}, labels)
 
 
-def test_case_is_read_back_as_it_was_given(lake: Lake, scan, label) -> None:
+def test_case_is_read_back_as_it_was_given(lake: Lake, scan: Any, label: Any) -> None:
     stored = write(lake, scan, label)
     row = {"case_id": "kits/case_1", "path": stored.path, "manifest": stored.manifest.to_json()}
     assert (stored.path, stored.created) == (PATH, True)
     np.testing.assert_array_equal(lake.open_image(row).read(), scan().array)
     np.testing.assert_array_equal(lake.open_bits(row, "human").read(), label())
     np.testing.assert_allclose(lake.open_image(row).affine, scan().affine)
-    attributes = zarr.open_group(lake.root / stored.path, mode="r").attrs.asdict()["ctfactory"]
+    attributes: Any = zarr.open_group(lake.root / stored.path, mode="r").attrs.asdict()["ctfactory"]
     assert attributes["affine"] == scan().affine.tolist()
     assert attributes["original"] == {"original_shape": [37, 5, 66]}
     assert attributes["steps"] == [{"step": "resampled", "spacing_mm": [0.8, 1.5, 2.5]}]
 
 
-def test_the_same_case_gives_the_same_files_whatever_the_memory_order(tmp_path: Path, scan, label) -> None:
+def test_the_same_case_gives_the_same_files_whatever_the_memory_order(tmp_path: Path, scan: Any, label: Any) -> None:
     first, second = Lake(tmp_path / "a"), Lake(tmp_path / "b")
     write(first, scan, label)
     image = scan()
@@ -56,7 +57,7 @@ def test_the_same_case_gives_the_same_files_whatever_the_memory_order(tmp_path: 
     assert digest(first.root) == digest(second.root)
 
 
-def test_repeating_a_write_changes_nothing_and_says_so(lake: Lake, scan, label) -> None:
+def test_repeating_a_write_changes_nothing_and_says_so(lake: Lake, scan: Any, label: Any) -> None:
     first = write(lake, scan, label)
     lake.write_annotation(first.path, "pseudo-v1-00ff", label(1))
     before = digest(lake.root)
@@ -66,7 +67,9 @@ def test_repeating_a_write_changes_nothing_and_says_so(lake: Lake, scan, label) 
 
 
 @pytest.mark.parametrize("fault", ["deleted", "emptied", "flipped", "truncated"])
-def test_writing_again_puts_a_damaged_case_right_and_keeps_its_annotations(lake: Lake, scan, label, fault: str) -> None:
+def test_writing_again_puts_a_damaged_case_right_and_keeps_its_annotations(
+    lake: Lake, scan: Any, label: Any, fault: str
+) -> None:
     stored = write(lake, scan, label)
     lake.write_annotation(stored.path, "pseudo-v1-00ff", label(1))
     sound = digest(lake.root)
@@ -83,7 +86,7 @@ def test_writing_again_puts_a_damaged_case_right_and_keeps_its_annotations(lake:
     assert digest(lake.root) == sound
 
 
-def test_leftovers_of_a_killed_writer_are_replaced(lake: Lake, scan, label) -> None:
+def test_leftovers_of_a_killed_writer_are_replaced(lake: Lake, scan: Any, label: Any) -> None:
     partial = lake.root / HOME / ".0123456789ab.partial"
     (partial / "0").mkdir(parents=True)
     (partial / "0/zarr.json").write_text("half a fi")
@@ -94,7 +97,9 @@ def test_leftovers_of_a_killed_writer_are_replaced(lake: Lake, scan, label) -> N
     ]
 
 
-def test_a_failing_write_leaves_nothing_visible_and_names_the_place(lake: Lake, scan, label, monkeypatch) -> None:
+def test_a_failing_write_leaves_nothing_visible_and_names_the_place(
+    lake: Lake, scan: Any, label: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -108,7 +113,7 @@ def test_a_failing_write_leaves_nothing_visible_and_names_the_place(lake: Lake, 
     assert write(lake, scan, label).created
 
 
-def _write_in_process(root: str, barrier, results) -> None:
+def _write_in_process(root: str, barrier: Any, results: Any) -> None:
     image = Volume(np.arange(30_000, dtype=np.int16).reshape(30, 40, 25), np.diag([1.0, 1, 2, 1]))
     barrier.wait()
     stored = Lake(root).write_case("kits", "case_1", KEY, image, {})
@@ -129,7 +134,7 @@ def test_of_two_writers_of_one_case_one_creates_it_and_the_other_is_told(tmp_pat
     assert len(list((tmp_path / HOME).iterdir())) == 2
 
 
-def test_threads_adding_annotations_are_all_listed(lake: Lake, scan, label) -> None:
+def test_threads_adding_annotations_are_all_listed(lake: Lake, scan: Any, label: Any) -> None:
     stored = write(lake, scan, label)
     names = [f"pseudo-v{number}-00ff" for number in range(6)]
     with ThreadPoolExecutor(3) as pool:
@@ -138,7 +143,7 @@ def test_threads_adding_annotations_are_all_listed(lake: Lake, scan, label) -> N
     assert index["attributes"]["ome"]["labels"] == sorted(["human", *names])
 
 
-def test_annotation_is_added_once_and_never_replaced(lake: Lake, scan, label) -> None:
+def test_annotation_is_added_once_and_never_replaced(lake: Lake, scan: Any, label: Any) -> None:
     stored = write(lake, scan, label)
     first = lake.write_annotation(stored.path, "pseudo-v1-00ff", label(1), {"model": "m", "score": np.float64(0.5)})
     assert set(first.files) == {
@@ -154,7 +159,7 @@ def test_annotation_is_added_once_and_never_replaced(lake: Lake, scan, label) ->
     assert lake.write_annotation(stored.path, "pseudo-v1-00ff", label(1), {"model": "m", "score": 0.5}) == first
 
 
-def test_what_may_not_be_stored_is_refused_with_the_case(lake: Lake, scan, label) -> None:
+def test_what_may_not_be_stored_is_refused_with_the_case(lake: Lake, scan: Any, label: Any) -> None:
     image: Volume = scan()
     missing = image.array.copy()
     missing[0, 0, 0] = layout.IMAGE_FILL

@@ -7,6 +7,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,7 +23,7 @@ from catalog.tables import Tables
 OTHER_KEY = ingest_key("raw", "another card", "1", (0.8, 1.5, 2.5))
 
 
-def commit(tables: Tables, case_row, label_row, native_id: str = "case_1", **changes) -> bool:
+def commit(tables: Tables, case_row: Any, label_row: Any, native_id: str = "case_1", **changes: Any) -> bool:
     row = case_row("kits", native_id, **changes)
     return tables.commit_case(row, [label_row(row, "liver"), label_row(row, "spleen", voxels=0, bbox=None)])
 
@@ -38,7 +39,7 @@ def test_empty_tables_answer_with_empty_frames_of_all_columns(tables: Tables) ->
     assert tables.versions() == {"cases": 0, "labels": 0, "quarantine": 0, "runs": 0}
 
 
-def test_a_case_is_visible_with_its_labels(tables: Tables, case_row, label_row) -> None:
+def test_a_case_is_visible_with_its_labels(tables: Tables, case_row: Any, label_row: Any) -> None:
     assert commit(tables, case_row, label_row)
     row = tables.cases().iloc[0]
     assert (row["case_id"], row["shape_z"], row["revision"], row["schema_version"]) == ("kits/case_1", 66, 1, 1)
@@ -53,7 +54,9 @@ def test_a_case_is_visible_with_its_labels(tables: Tables, case_row, label_row) 
     assert labels.iloc[0]["bbox"] is None
 
 
-def test_labels_without_their_case_are_invisible_and_the_next_try_completes_it(tables, case_row, label_row) -> None:
+def test_labels_without_their_case_are_invisible_and_the_next_try_completes_it(
+    tables: Tables, case_row: Any, label_row: Any
+) -> None:
     row = case_row("kits", "case_1")
     rows = [label_row(row, "liver")]
     assert tables.commit_labels(rows) == 1  # as if the writer was killed between the two commits
@@ -63,7 +66,7 @@ def test_labels_without_their_case_are_invisible_and_the_next_try_completes_it(t
     assert len(tables.labels()) == 1
 
 
-def test_a_repeated_commit_doubles_nothing(tables: Tables, case_row, label_row) -> None:
+def test_a_repeated_commit_doubles_nothing(tables: Tables, case_row: Any, label_row: Any) -> None:
     assert commit(tables, case_row, label_row)
     before = tables.versions()
     assert not commit(tables, case_row, label_row)
@@ -73,10 +76,13 @@ def test_a_repeated_commit_doubles_nothing(tables: Tables, case_row, label_row) 
     assert (len(again.cases()), len(again.labels())) == (1, 2)
 
 
-def test_a_lost_reply_doubles_nothing(tables: Tables, case_row, label_row, monkeypatch) -> None:
-    real, lost = delta.write_deltalake, []
+def test_a_lost_reply_doubles_nothing(
+    tables: Tables, case_row: Any, label_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = write_deltalake
+    lost: list[int] = []
 
-    def write_and_lose_the_reply(table, data, **options):
+    def write_and_lose_the_reply(table: DeltaTable, data: Any, **options: Any) -> None:
         real(table, data, **options)
         if len(lost) < 2:
             lost.append(1)
@@ -88,7 +94,9 @@ def test_a_lost_reply_doubles_nothing(tables: Tables, case_row, label_row, monke
     assert (len(tables.cases(history=True)), len(tables.labels())) == (1, 2)
 
 
-def test_another_version_supersedes_and_the_old_one_stays_readable(tables: Tables, case_row, label_row) -> None:
+def test_another_version_supersedes_and_the_old_one_stays_readable(
+    tables: Tables, case_row: Any, label_row: Any
+) -> None:
     first_key = case_row("kits", "case_1")["ingest_key"]
     commit(tables, case_row, label_row)
     earlier = tables.versions()
@@ -104,7 +112,7 @@ def test_another_version_supersedes_and_the_old_one_stays_readable(tables: Table
     assert len(tables.labels(history=True)) == 3
 
 
-def test_going_back_to_an_earlier_version_makes_it_current_again(tables: Tables, case_row, label_row) -> None:
+def test_going_back_to_an_earlier_version_makes_it_current_again(tables: Tables, case_row: Any, label_row: Any) -> None:
     commit(tables, case_row, label_row)
     commit(tables, case_row, label_row, ingest_key=OTHER_KEY)
     assert commit(tables, case_row, label_row)
@@ -112,13 +120,25 @@ def test_going_back_to_an_earlier_version_makes_it_current_again(tables: Tables,
     assert len(tables.labels()) == 2
 
 
-def test_a_case_put_right_with_other_bytes_gets_a_new_row(tables: Tables, case_row, label_row) -> None:
+def test_a_case_put_right_with_other_bytes_gets_a_new_row(tables: Tables, case_row: Any, label_row: Any) -> None:
     commit(tables, case_row, label_row)
     assert commit(tables, case_row, label_row, manifest='{"files":{"zarr.json":[1,"00"]}}')
     assert tables.cases()["manifest"].tolist() == ['{"files":{"zarr.json":[1,"00"]}}']
 
 
-def test_filters_keep_what_they_name(tables: Tables, case_row, label_row) -> None:
+def test_an_annotation_put_right_with_other_bytes_supersedes_its_rows(
+    tables: Tables, case_row: Any, label_row: Any
+) -> None:
+    commit(tables, case_row, label_row)
+    row = case_row("kits", "case_1")
+    new = '{"files":{"labels/human/zarr.json":[1,"00"]}}'
+    assert tables.commit_labels([label_row(row, name, manifest=new) for name in ("liver", "spleen")]) == 2
+    assert tables.labels()[["manifest", "revision"]].values.tolist() == [[new, 2], [new, 2]]
+    with pytest.raises(ValueError, match="different manifests"):
+        tables.commit_labels([label_row(row, "liver", manifest=new), label_row(row, "spleen")])
+
+
+def test_filters_keep_what_they_name(tables: Tables, case_row: Any, label_row: Any) -> None:
     for dataset, native_id, fold, role in [
         ("kits", "a", 0, "train"),
         ("kits", "b", 1, "train"),
@@ -140,7 +160,7 @@ def test_filters_keep_what_they_name(tables: Tables, case_row, label_row) -> Non
     assert tables.labels(model_version="3").empty
 
 
-def test_a_group_has_the_fold_of_its_first_training_scan(tables: Tables, case_row) -> None:
+def test_a_group_has_the_fold_of_its_first_training_scan(tables: Tables, case_row: Any) -> None:
     tables.commit_case(case_row("kits", "a", split_group="g", fold=3))
     tables.commit_case(case_row("lits", "b", split_group="g", fold=1))
     tables.commit_case(case_row("ward", "c", split_group="g", fold=None, role="external"))
@@ -152,7 +172,7 @@ def test_a_group_has_the_fold_of_its_first_training_scan(tables: Tables, case_ro
     assert tables.cases(role="train")["fold"].tolist() == [3, 3]
 
 
-def test_many_cases_are_committed_at_once(tables: Tables, case_row, label_row) -> None:
+def test_many_cases_are_committed_at_once(tables: Tables, case_row: Any, label_row: Any) -> None:
     rows = [case_row("kits", f"case_{number}") for number in range(5)]
     pairs = [(row, [label_row(row, "liver")]) for row in rows]
     assert tables.commit_cases(pairs[:2]) == ["kits/case_0", "kits/case_1"]
@@ -162,14 +182,16 @@ def test_many_cases_are_committed_at_once(tables: Tables, case_row, label_row) -
         tables.commit_cases([pairs[0], pairs[0]])
 
 
-def test_a_bad_case_row_commits_no_labels(tables: Tables, case_row, label_row) -> None:
+def test_a_bad_case_row_commits_no_labels(tables: Tables, case_row: Any, label_row: Any) -> None:
     row = case_row("kits", "case_1")
     with pytest.raises(ValueError, match="missing"):
         tables.commit_case({**row, "path": None}, [label_row(row, "liver")])
     assert tables.versions()["labels"] == 0
 
 
-def test_pseudo_labels_stand_beside_human_ones_and_are_never_edited(tables: Tables, case_row, label_row) -> None:
+def test_pseudo_labels_stand_beside_human_ones_and_are_never_edited(
+    tables: Tables, case_row: Any, label_row: Any
+) -> None:
     commit(tables, case_row, label_row)
     row = case_row("kits", "case_1")
     pseudo = [label_row(row, name, "pseudo-v1-ab", model_version="1") for name in ("liver", "colon")]
@@ -205,7 +227,7 @@ def test_a_run_shows_its_last_record(tables: Tables) -> None:
     assert tables.runs("train")["run_id"].tolist() == ["r2"]
 
 
-def test_compaction_changes_no_row_no_token_and_no_old_version(tables: Tables, case_row, label_row) -> None:
+def test_compaction_changes_no_row_no_token_and_no_old_version(tables: Tables, case_row: Any, label_row: Any) -> None:
     for number in range(4):
         commit(tables, case_row, label_row, f"case_{number}")
     earlier, before = tables.versions(), tables.cases()
@@ -216,13 +238,49 @@ def test_compaction_changes_no_row_no_token_and_no_old_version(tables: Tables, c
     assert len(DeltaTable(tables.root / "tables/cases").file_uris()) == 1
 
 
+def test_small_files_are_joined_on_the_way(
+    tables: Tables, case_row: Any, label_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delta, "COMPACT_EVERY", 5)
+    seen = []
+    for number in range(12):
+        commit(tables, case_row, label_row, f"case_{number}")
+        seen.append((tables.versions()["cases"], len(tables.cases())))
+    # The fifth commit is followed by version 6 that joins, the ninth is version 10 and followed by 11.
+    assert [version for version, _ in seen] == [1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14]
+    assert [cases for _, cases in seen] == list(range(1, 13))
+    assert len(tables.labels()) == 24
+
+
+def test_joining_that_fails_does_not_fail_the_commit(
+    tables: Tables, case_row: Any, label_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*_args: Any, **_options: Any) -> None:
+        raise CommitFailedError("another writer joined them")
+
+    monkeypatch.setattr(delta, "COMPACT_EVERY", 1)
+    monkeypatch.setattr(delta.AppendTable, "compact", lose)
+    assert commit(tables, case_row, label_row)
+    assert len(tables.cases()) == 1
+
+
+def test_a_folder_with_odd_characters_works_or_is_refused(tmp_path: Path, case_row: Any) -> None:
+    tables = Tables(tmp_path / "my lake #1 é?")
+    tables.commit_case(case_row("kits", "case_1"))
+    assert len(tables.cases()) == 1
+    with pytest.raises(ValueError, match="without a %"):
+        Tables(tmp_path / "my%20lake")
+
+
 def test_a_version_that_is_not_there_is_named(tables: Tables) -> None:
     with pytest.raises(ValueError, match=r"version 7 asked for, expected 0\.\.0"):
         tables.cases(at_versions={"cases": 7})
 
 
-def test_writers_that_always_lose_give_up_aloud(tmp_path: Path, tables: Tables, case_row, monkeypatch) -> None:
-    def lose(*_args, **_options):
+def test_writers_that_always_lose_give_up_aloud(
+    tmp_path: Path, tables: Tables, case_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*_args: Any, **_options: Any) -> None:
         raise CommitFailedError("another writer")
 
     monkeypatch.setattr(delta, "write_deltalake", lose)
@@ -231,25 +289,27 @@ def test_writers_that_always_lose_give_up_aloud(tmp_path: Path, tables: Tables, 
         tables.commit_case(case_row("kits", "case_1"))
 
 
-def test_tables_can_be_sent_to_another_process(tables: Tables, case_row) -> None:
+def test_tables_can_be_sent_to_another_process(tables: Tables, case_row: Any) -> None:
     tables.commit_case(case_row("kits", "case_1"))
     assert len(pickle.loads(pickle.dumps(Tables(tables.root))).cases()) == 1
 
 
-def test_threads_share_one_tables(tables: Tables, case_row, label_row) -> None:
+def test_threads_share_one_tables(tables: Tables, case_row: Any, label_row: Any) -> None:
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda n: commit(tables, case_row, label_row, f"case_{n % 6}"), range(12)))
     assert sum(done) == 6
     assert (len(tables.cases(history=True)), len(tables.labels())) == (6, 12)
 
 
-def _commit_in_process(root: str, rows, barrier, results) -> None:
+def _commit_in_process(root: str, rows: Any, barrier: Any, results: Any) -> None:
     tables = Tables(root)
     barrier.wait()
     results.put([tables.commit_case(case, labels) for case, labels in rows])
 
 
-def test_processes_creating_and_filling_one_lake_lose_and_double_nothing(tmp_path, case_row, label_row) -> None:
+def test_processes_creating_and_filling_one_lake_lose_and_double_nothing(
+    tmp_path: Path, case_row: Any, label_row: Any
+) -> None:
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(3), context.Queue()
     shared = [case_row("kits", f"shared_{number}") for number in range(3)]
@@ -273,7 +333,7 @@ def test_processes_creating_and_filling_one_lake_lose_and_double_nothing(tmp_pat
     assert not tables.labels(history=True).duplicated(["case_id", "ingest_key", "class_name"]).any()
 
 
-def test_conflicting_commits_of_one_key_are_refused_by_the_log(tmp_path: Path, case_row) -> None:
+def test_conflicting_commits_of_one_key_are_refused_by_the_log(tmp_path: Path, case_row: Any) -> None:
     """The guarantee that everything above rests on: a stale writer with the same key cannot commit."""
     tables = Tables(tmp_path)
     tables.cases()

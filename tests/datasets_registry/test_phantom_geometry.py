@@ -12,7 +12,7 @@ from datasets_registry.miniatures.geometry import Blob, Capsule, Loft, Solid, Tu
 
 def inside(solid: Solid, *points: tuple[float, float, float]) -> list[bool]:
     x, y, z = np.array(points, dtype=np.float32).T
-    return solid.inside(x, y, z).tolist()
+    return [bool(one) for one in solid.inside(x, y, z)]
 
 
 def test_an_ellipsoid_reaches_its_radii_and_no_further() -> None:

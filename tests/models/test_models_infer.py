@@ -66,7 +66,9 @@ def test_slabs_equal_blending_the_whole_volume_at_once(model, batch):
     image = scan((37, 40, 21))
     total, weights = torch.zeros(2, *image.shape), torch.zeros(image.shape)
     weight = gaussian_weight(SETTINGS.patch)
-    for start in itertools.product(*(window_starts(n, p, 0.5) for n, p in zip(image.shape, SETTINGS.patch, strict=True))):
+    for start in itertools.product(
+        *(window_starts(n, p, 0.5) for n, p in zip(image.shape, SETTINGS.patch, strict=True))
+    ):
         box = tuple(slice(s, s + p) for s, p in zip(start, SETTINGS.patch, strict=True))
         total[(slice(None), *box)] += logits_of(model, image[box]) * weight
         weights[box] += weight

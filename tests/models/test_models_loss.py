@@ -100,7 +100,7 @@ def test_nothing_annotated_is_a_zero_loss_with_a_zero_gradient():
     logits = torch.randn(1, 2, 3, 3, 3, requires_grad=True)
     loss, parts = masked_loss(logits, torch.ones(1, 2, 3, 3, 3), torch.zeros(1, 2, dtype=torch.bool))
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert len(parts.pairs) == 0
     assert (logits.grad == 0).all()
 

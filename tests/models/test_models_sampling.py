@@ -59,7 +59,9 @@ class OnePerClass:
 
     def __init__(self):
         self.rows = [
-            TrainCase(f"c/{n}", (LIVER,) if n else (SPLEEN,), (30, 30, 30), {LIVER if n else SPLEEN: np.array([[9, 9, 9]])})
+            TrainCase(
+                f"c/{n}", (LIVER,) if n else (SPLEEN,), (30, 30, 30), {LIVER if n else SPLEEN: np.array([[9, 9, 9]])}
+            )
             for n in range(21)
         ]
         self.asked = []
@@ -100,4 +102,7 @@ def test_absent_classes_take_part_without_foreground():
     sampler = PatchSampler(BoxSource(), MODEL, TrainSettings(batch=1))
     steps = [sampler.batch(step) for step in range(20)]
     position = MODEL.channels.index(AORTA)
-    assert any(position in batch.classes and not batch.target.numpy()[0, batch.classes.index(position)].any() for batch in steps)
+    assert any(
+        position in batch.classes and not batch.target.numpy()[0, batch.classes.index(position)].any()
+        for batch in steps
+    )

@@ -66,11 +66,10 @@ def test_embeddings_are_cached_once_and_checked(tmp_path):
     assert first.digest == second.digest
     assert embed_classes(Counting(), "V2", ("liver", "spleen"), tmp_path).prompt == "V2"
     assert Counting.calls == 2
-    (path, *_) = sorted(tmp_path.iterdir())
-    save_file({"embeddings": first.array + 1}, path, {"digest": first.digest})
+    for path in tmp_path.iterdir():
+        save_file({"embeddings": first.array + 1}, path, {"digest": first.digest})
     with pytest.raises(ValueError, match="delete the file"):
         embed_classes(Counting(), "V1", ("liver", "spleen"), tmp_path)
-        embed_classes(Counting(), "V2", ("liver", "spleen"), tmp_path)
 
 
 def test_unknown_encoder_is_named():

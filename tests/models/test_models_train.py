@@ -16,7 +16,7 @@ FAST = {"batch": 2, "lr": 3e-3, "warmup": 2, "device": "cpu", "readers": 1}
 
 
 def weights(path):
-    return {name: value for name, value in load_model(path)[0].state_dict().items()}
+    return dict(load_model(path)[0].state_dict())
 
 
 def test_training_lowers_the_loss_and_reports(tmp_path):
@@ -81,8 +81,8 @@ def test_start_from_takes_over_weights(tmp_path):
     child = train(BoxSource(), MODEL, tiny_step, tmp_path / "b", start_from=parent.checkpoint)
     before, after = weights(parent.checkpoint), weights(child.checkpoint)
     assert all(torch.allclose(before[name], after[name], atol=1e-8) for name in before)
+    other = ModelSettings(classes=("liver",), patch=(16, 16, 16))
     with pytest.raises(ValueError, match="ask for"):
-        other = ModelSettings(classes=("liver",), patch=(16, 16, 16))
         train(BoxSource(), other, tiny_step, tmp_path / "c", start_from=parent.checkpoint)
 
 

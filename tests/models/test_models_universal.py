@@ -63,6 +63,23 @@ def test_asking_for_classes_gives_their_logits_in_the_order_asked(model):
     assert torch.allclose(some, every[:, [3, 1]], atol=1e-5)
 
 
+def test_unwanted_pairs_are_skipped_and_change_nothing_else(model):
+    x = torch.rand(2, 1, 16, 16, 16)
+    wanted = torch.tensor([[True, False, True, False], [False, False, False, False]])
+    target = torch.rand(2, 4, 16, 16, 16) > 0.7
+    gradients = []
+    for argument in (wanted, None):
+        model.zero_grad()
+        logits = model(x, wanted=argument)
+        masked_loss(logits, target, wanted)[0].backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+        if argument is not None:
+            assert (logits[~wanted] == 0).all()
+            assert torch.allclose(logits[wanted], model(x)[wanted], atol=1e-5)
+    for name, ours in gradients[0].items():
+        assert torch.allclose(ours, gradients[1][name], atol=1e-5), name
+
+
 def test_samples_of_a_batch_do_not_see_each_other(model):
     model.eval()
     x = torch.rand(2, 1, 16, 16, 16)

@@ -1,0 +1,86 @@
+"""`swinunetr`: MONAI's Swin UNETR without its output block, with today's or with the published patch merging."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.nets import SwinUNETR
+from monai.networks.nets.swin_unetr import PatchMergingV2
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.backbone_base import Backbone
+
+FEATURES = 48
+PARTS = (
+    "swinViT",
+    "encoder1",
+    "encoder2",
+    "encoder3",
+    "encoder4",
+    "encoder10",
+    "decoder5",
+    "decoder4",
+    "decoder3",
+    "decoder2",
+    "decoder1",
+)
+
+
+class PatchMergingV09(PatchMergingV2):  # type: ignore[misc]
+    """The patch merging of MONAI 0.9, under which the published weights were trained.
+
+    Of the eight corners of a 2 x 2 x 2 block it takes two twice and two never. MONAI 1.6 gives another order under the
+    same key names and shapes, so those weights would load there without an error and give wrong logits.
+    """
+
+    CORNERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, x/2, y/2, z/2, 2 C) of `x` (B, x, y, z, C); odd sizes are padded at their end."""
+        _, nx, ny, nz, _ = x.shape
+        x = functional.pad(x, (0, 0, 0, nz % 2, 0, ny % 2, 0, nx % 2))
+        joined = torch.cat([x[:, i::2, j::2, k::2] for i, j, k in self.CORNERS], dim=-1)  # (B, x/2, y/2, z/2, 8 C)
+        merged: Tensor = self.reduction(self.norm(joined))
+        return merged
+
+
+class SwinUnetrBackbone(Backbone):
+    """Swin UNETR of feature size 48 (62 M parameters). merging: `merging` of today's MONAI or a class of ours."""
+
+    deep_channels = 16 * FEATURES
+    last_channels = FEATURES
+    multiple = 32
+
+    swinViT: nn.Module
+    encoder1: nn.Module
+    encoder2: nn.Module
+    encoder3: nn.Module
+    encoder4: nn.Module
+    encoder10: nn.Module
+    decoder5: nn.Module
+    decoder4: nn.Module
+    decoder3: nn.Module
+    decoder2: nn.Module
+    decoder1: nn.Module
+
+    def __init__(self, merging: str | type[nn.Module] = "merging") -> None:
+        super().__init__()
+        network = SwinUNETR(in_channels=1, out_channels=1, feature_size=FEATURES, downsample=merging)
+        for part in PARTS:
+            setattr(self, part, getattr(network, part))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (B, 768, X/32, Y/32, Z/32) and (B, 48, X, Y, Z) of `x` (B, 1, X, Y, Z)."""
+        self.check_size(x)
+        hidden = self.swinViT(x, True)  # five maps, (B, 48, X/2, ...) to (B, 768, X/32, ...)
+        deep = self.encoder10(hidden[4])  # (B, 768, X/32, ...)
+        up = self.decoder5(deep, hidden[3])  # (B, 384, X/16, ...)
+        up = self.decoder4(up, self.encoder4(hidden[2]))  # (B, 192, X/8, ...)
+        up = self.decoder3(up, self.encoder3(hidden[1]))  # (B, 96, X/4, ...)
+        up = self.decoder2(up, self.encoder2(hidden[0]))  # (B, 48, X/2, ...)
+        return deep, self.decoder1(up, self.encoder1(x))
+
+
+def published_swin_unetr() -> SwinUnetrBackbone:
+    """Return the network that the published weights fit, in keys and in numbers."""
+    return SwinUnetrBackbone(PatchMergingV09)

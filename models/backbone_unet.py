@@ -1,0 +1,89 @@
+"""`unet`: the published U-Net (19 M parameters), with its key names."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.backbone_base import Backbone
+
+
+class BatchStatisticsNorm(nn.BatchNorm3d):
+    """Batch norm that never uses its running statistics, as the published network.
+
+    In training it is a batch norm. In eval mode each sample is normalised with its own statistics: the authors predict
+    one window at a time, so a batch of windows must give what single windows give.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return `input` (B, C, X, Y, Z) normalised per channel."""
+        if self.training:
+            return super().forward(input)
+        return functional.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+class _Convolution(nn.Module):
+    """3x3x3 convolution, norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(inputs, outputs, 3, padding=1)
+        self.bn1 = BatchStatisticsNorm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.bn1(self.conv1(x)), inplace=True)
+
+
+class _Down(nn.Module):
+    """Two convolutions: to half of the step's width, then to all of it."""
+
+    def __init__(self, inputs: int, middle: int, outputs: int) -> None:
+        super().__init__()
+        self.ops = nn.Sequential(_Convolution(inputs, middle), _Convolution(middle, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.ops(x)
+        return features
+
+
+class _Up(nn.Module):
+    """Doubles the resolution, puts the skip behind what came up, two convolutions."""
+
+    def __init__(self, inputs: int, skip: int, outputs: int) -> None:
+        super().__init__()
+        self.up_conv = nn.ConvTranspose3d(inputs, inputs, 2, 2)
+        self.ops = nn.Sequential(_Convolution(inputs + skip, outputs), _Convolution(outputs, outputs))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        features: Tensor = self.ops(torch.cat([self.up_conv(x), skip], dim=1))
+        return features
+
+
+class UNetBackbone(Backbone):
+    """64-128-256-512 channels, three halvings."""
+
+    deep_channels = 512
+    last_channels = 64
+    multiple = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down_tr64 = _Down(1, 32, 64)
+        self.down_tr128 = _Down(64, 64, 128)
+        self.down_tr256 = _Down(128, 128, 256)
+        self.down_tr512 = _Down(256, 256, 512)
+        self.up_tr256 = _Up(512, 256, 256)
+        self.up_tr128 = _Up(256, 128, 128)
+        self.up_tr64 = _Up(128, 64, 64)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (B, 512, X/8, Y/8, Z/8) and (B, 64, X, Y, Z) of `x` (B, 1, X, Y, Z)."""
+        self.check_size(x)
+        full = self.down_tr64(x)  # (B, 64, X, Y, Z)
+        half = self.down_tr128(functional.max_pool3d(full, 2))  # (B, 128, X/2, ...)
+        quarter = self.down_tr256(functional.max_pool3d(half, 2))  # (B, 256, X/4, ...)
+        deep = self.down_tr512(functional.max_pool3d(quarter, 2))  # (B, 512, X/8, ...)
+        x = self.up_tr256(deep, quarter)  # (B, 256, X/4, ...)
+        x = self.up_tr128(x, half)  # (B, 128, X/2, ...)
+        return deep, self.up_tr64(x, full)
