@@ -74,7 +74,7 @@ def demo(
 
     Needs no network, no account and no GPU; about eight minutes on two cores.
     """
-    from flows.demo import print_demo
+    from flows.demo import demo_settings, print_demo
     from flows.factory import factory
 
     settings = demo_settings(workspace)

@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.run_record import recorded_run
 from tasks.evaluate import evaluate_cases_task, held_out_cases
+from tasks.evaluation_pictures import draw_evaluation_task
 from tasks.evaluation_run import Evaluation, log_evaluation_task
 from tasks.registry import fetch_checkpoint, model_version
 from tasks.report import markdown_table
@@ -44,8 +45,11 @@ def evaluate(
     version = model_version(model, settings)
     with recorded_run("evaluate", settings, {"model": version.uri}) as record:
         cases = held_out_cases(open_workspace(settings), cohorts)
-        scores = evaluate_cases_task(cases, fetch_checkpoint(version, settings), settings)
-        evaluation = log_evaluation_task(scores, version, settings, flow_run_id=record.flow_run_id)
+        checkpoint = fetch_checkpoint(version, settings)
+        scores = evaluate_cases_task(cases, checkpoint, settings)
+        folder = settings.workspace.absolute() / "evaluations" / f"v{version.version}"
+        overlays = draw_evaluation_task(cases, checkpoint, settings, folder)
+        evaluation = log_evaluation_task(scores, version, settings, overlays, flow_run_id=record.flow_run_id)
         record.mlflow_run_id = evaluation.run_id
         record.model_version = str(version.version)
         record.counts = {"cases": len(cases), "scores": len(scores)}

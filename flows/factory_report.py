@@ -103,6 +103,7 @@ def _training_section(results: DemoResults, settings: Settings) -> Section:
 
 def _evaluation_section(results: DemoResults, settings: Settings) -> Section:
     evaluation = results.evaluation.evaluation
+    shown = evaluation.overlays[:SHOWN_OVERLAYS]
     return Section(
         "Evaluation on held-out cases",
         f"NSD at {settings.nsd_tolerance_mm:g} mm. A class is scored where annotators looked for it.",
@@ -111,7 +112,10 @@ def _evaluation_section(results: DemoResults, settings: Settings) -> Section:
             ("Lesion detection per patient", evaluation.detection),
             ("Per data set and class", evaluation.classes),
         ),
-        (Picture(evaluation.picture, "DSC and NSD per class; one dot a data set."),),
+        (
+            Picture(evaluation.picture, "DSC and NSD per class; one dot a data set."),
+            *(Picture(path, f"{path.stem}: prediction filled, annotators' masks as lines.") for path in shown),
+        ),
     )
 
 

@@ -34,12 +34,15 @@ def masked_loss(
     class_weights: Tensor | None = None,
     bce_weight: float = 1.0,
     dice_weight: float = 1.0,
+    balance: float = 0.0,
 ) -> tuple[Tensor, LossParts]:
     """Return the mean over annotated (sample, class) pairs of BCE + (1 - Dice), and its parts.
 
     logits: (B, C, X, Y, Z). target: the same shape, 0/1 or bool. annotated: (B, C) bool; False: nobody looked, the pair
     gets exactly zero gradient, whatever its target holds. True with an empty target: a negative. valid: (B, 1, X, Y, Z)
     bool, False in padding, which counts nowhere; None: everything is valid. class_weights: (C,), relative.
+    balance: 0 is the published BCE, where each voxel weighs the same; 1 lets the voxels of a class weigh as much as all
+    others of its patch together. A small organ then has a gradient before Dice notices it.
     No annotated pair: a zero loss that still has a (zero) gradient. Raises ValueError on shapes that disagree.
     """
     if target.shape != logits.shape or annotated.shape != logits.shape[:2]:
@@ -53,7 +56,7 @@ def masked_loss(
     chosen = logits[pairs[:, 0], pairs[:, 1]].flatten(1).float()  # (P, V)
     truth = target[pairs[:, 0], pairs[:, 1]].flatten(1).to(chosen.dtype)  # (P, V)
     inside = None if valid is None or bool(valid.all()) else valid[:, 0].flatten(1)[pairs[:, 0]]  # (P, V)
-    bce, dice = _pair_losses(chosen, truth, inside)  # (P,), (P,)
+    bce, dice = _pair_losses(chosen, truth, inside, balance)  # (P,), (P,)
     weights = torch.ones_like(bce) if class_weights is None else class_weights.to(bce)[pairs[:, 1]]
     each = bce_weight * bce + dice_weight * dice
     loss = (each * weights).sum() / weights.sum()
@@ -64,7 +67,7 @@ def masked_loss(
     return loss, parts
 
 
-def _pair_losses(logits: Tensor, truth: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
+def _pair_losses(logits: Tensor, truth: Tensor, inside: Tensor | None, balance: float) -> tuple[Tensor, Tensor]:
     """Return the BCE and the Dice loss (P,), (P,) of logits and truth (P, V), over `inside` (P, V) voxels only."""
     if inside is None:
         voxels = torch.full((len(logits),), logits.shape[1], device=logits.device)
@@ -73,28 +76,35 @@ def _pair_losses(logits: Tensor, truth: Tensor, inside: Tensor | None) -> tuple[
         # where, not a product: a padding voxel's logit may be anything, and 0 * inf is not 0
         logits = torch.where(inside, logits, torch.full_like(logits, OUTSIDE))
         truth = torch.where(inside, truth, torch.zeros_like(truth))
-    bce, dice = _BceDice.apply(logits, truth)  # type: ignore[no-untyped-call]
+    present = truth.sum(1)
+    # extra weight of a positive voxel, on top of 1; none where the class is absent
+    extra = torch.where(present > 0, balance * ((voxels - present) / present.clamp(min=1) - 1), 0.0).clamp(min=0)
+    bce, dice = _BceDice.apply(logits, truth, extra)  # type: ignore[no-untyped-call]
     return bce / voxels, 1 - dice
 
 
 class _BceDice(torch.autograd.Function):
-    """Summed BCE (P,) and soft Dice (P,) of logits and truth (P, V); of the sums only the probability is kept."""
+    """Summed BCE (P,) and soft Dice (P,) of logits and truth (P, V); of the sums only the probability is kept.
+
+    extra: (P,), what a positive voxel weighs in the BCE beyond 1.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, truth: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
         prob = logits.sigmoid()
-        bce = functional.softplus(logits).sum(1) - (logits * truth).sum(1)
+        each = functional.softplus(logits) - logits * truth
+        bce = each.sum(1) + extra * torch.linalg.vecdot(each, truth)
         overlap = torch.linalg.vecdot(prob, truth)
         total = prob.sum(1) + truth.sum(1) + SMOOTH
         dice = (2 * overlap + SMOOTH) / total
-        ctx.save_for_backward(prob, truth, dice, total)
+        ctx.save_for_backward(prob, truth, dice, total, extra)
         return bce, dice
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        prob, truth, dice, total = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        prob, truth, dice, total, extra = ctx.saved_tensors
         # d dice / d prob = (2 truth - dice) / total, d prob / d logit = prob (1 - prob), d bce / d logit = prob - truth
         scale = (gradients[1] / total).unsqueeze(1)  # (P, 1)
         into = (2 * truth - dice.unsqueeze(1)).mul_(scale).mul_(prob).mul_(1 - prob)
-        into += (prob - truth).mul_(gradients[0].unsqueeze(1))
-        return into, None
+        into += (prob - truth).mul_(gradients[0].unsqueeze(1)).mul_(1 + extra.unsqueeze(1) * truth)
+        return into, None, None

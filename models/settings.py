@@ -68,6 +68,7 @@ class TrainSettings:
     steps: optimiser steps. batch: patches per device and step. lr: peak learning rate of AdamW; it climbs for
     `warmup` steps and then follows a cosine to `lr * lr_floor`. accumulate: batches summed into one step.
     clip_norm: largest gradient norm (0: no clipping). dice_weight, bce_weight: the two parts of the loss.
+    balance: 0 for the published BCE; up to 1 lets the few voxels of a small organ weigh as much as all others.
     foreground: share of patches centred on a voxel of a class drawn evenly over classes; the rest are random.
     shift: largest intensity shift and scale change, of the 0-1 range, applied to a share `shift_share` of patches.
     save_every: steps between checkpoints (0: only at the end). threads: CPU threads (0: leave as is).
@@ -84,6 +85,7 @@ class TrainSettings:
     clip_norm: float = 1.0
     dice_weight: float = 1.0
     bce_weight: float = 1.0
+    balance: float = 0.0
     foreground: float = 0.67
     shift: float = 0.1
     shift_share: float = 0.2
@@ -103,7 +105,7 @@ class TrainSettings:
         for name in ("warmup", "weight_decay", "clip_norm", "dice_weight", "bce_weight", "shift", "save_every"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a number of 0 or more")
-        for name in ("foreground", "shift_share", "lr_floor"):
+        for name in ("foreground", "shift_share", "lr_floor", "balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a share between 0 and 1")
         if not 0 < self.lr < 1:

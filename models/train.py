@@ -86,12 +86,7 @@ def train(
     is not finite, ValueError when `out_dir` holds a run with other settings.
     """
     settings, out = train_settings, Path(out_dir)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    fabric = Fabric(
-        accelerator=settings.device, devices=settings.devices, num_nodes=settings.nodes, precision=settings.precision
-    )
-    fabric.launch()
+    fabric = _launch(settings)
     network, metadata = begin_model(
         model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}
     )
@@ -127,6 +122,16 @@ def train(
     return TrainResult(checkpoint, means, last, patches / elapsed, clock.waited / elapsed, first)
 
 
+def _launch(settings: TrainSettings) -> Fabric:
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    fabric = Fabric(
+        accelerator=settings.device, devices=settings.devices, num_nodes=settings.nodes, precision=settings.precision
+    )
+    fabric.launch()
+    return fabric
+
+
 def _step(
     fabric: Fabric,
     model: _FabricModule,
@@ -155,6 +160,7 @@ def _step(
                 fabric.to_device(batch.valid),
                 bce_weight=settings.bce_weight,
                 dice_weight=settings.dice_weight,
+                balance=settings.balance,
             )
             wrong = (~torch.isfinite(parts.pair_loss)).nonzero().flatten().tolist()
             if wrong:

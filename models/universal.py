@@ -41,8 +41,8 @@ class UniversalModel(nn.Module):
             nn.Conv3d(backbone.deep_channels, 256, 1),
         )
         self.controller = nn.Conv3d(256 + 256, PARAMETERS, 1)
-        with torch.no_grad():
-            self.controller.bias[-1] = FIRST_LOGIT  # the last layer's bias of every class
+        last_bias = self.controller.get_parameter("bias")[-1]  # of the head's last layer, for every class
+        nn.init.constant_(last_bias, FIRST_LOGIT)
         self.text_to_vision = nn.Linear(self.organ_embedding.shape[1], 256)
 
     def class_parameters(self, deep: Tensor, rows: Tensor) -> Tensor:

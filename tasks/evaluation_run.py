@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Evaluation:
     classes: pd.DataFrame
     detection: pd.DataFrame
     picture: Path
+    overlays: tuple[Path, ...] = ()
 
     def summary_table(self) -> pd.DataFrame:
         """Return the summary as rows of figure and value."""
@@ -34,14 +36,22 @@ class Evaluation:
 
 
 def log_evaluation(
-    scores: pd.DataFrame, model: ModelVersion, settings: Settings, *, flow_run_id: str | None = None
+    scores: pd.DataFrame,
+    model: ModelVersion,
+    settings: Settings,
+    overlays: Sequence[Path] = (),
+    *,
+    flow_run_id: str | None = None,
 ) -> Evaluation:
-    """Log `scores` (one row a case and class) as an MLflow run, and let the model version name that run."""
+    """Log `scores` (one row a case and class) as an MLflow run, and let the model version name that run.
+
+    overlays: pictures of prediction and truth, logged beside the tables.
+    """
     classes, detection = class_table(scores), detection_table(scores, settings.detection_min_ml)
     summary = summary_metrics(scores, settings.detection_min_ml)
     tags = {"model": model.uri, "train_run_id": model.run_id, "flow_run_id": flow_run_id}
     with tracked_run(settings, f"evaluate v{model.version}", kind="evaluate", tags=tags) as run_id:
-        folder = settings.workspace.absolute() / "evaluations" / run_id
+        folder = settings.workspace.absolute() / "evaluations" / f"v{model.version}"
         picture = class_scores(classes, folder / "class_scores.png")
         mlflow.log_metrics(summary)
         per_class = classes.groupby("class_name")[["dsc", "nsd"]].mean().dropna(how="all")
@@ -64,9 +74,10 @@ def log_evaluation(
             for name, table in (("scores", scores), ("classes", classes), ("detection", detection)):
                 table.to_csv(Path(aside) / f"{name}.csv", index=False)
             mlflow.log_artifacts(aside)
-        mlflow.log_artifact(str(picture))
+        for file in (picture, *overlays):
+            mlflow.log_artifact(str(file))
     mlflow_client(settings).set_model_version_tag(model.name, str(model.version), EVALUATION_TAG, run_id)
-    return Evaluation(run_id, summary, classes, detection, picture)
+    return Evaluation(run_id, summary, classes, detection, picture, tuple(overlays))
 
 
 log_evaluation_task = as_task(log_evaluation, "log-evaluation", retries=2, retry_delay_seconds=5)

@@ -6,7 +6,6 @@ from typing import Any
 
 import mlflow
 import numpy as np
-from numpy.typing import NDArray
 
 from models.checkpoint import load_model
 from models.infer import predict_bits
@@ -19,8 +18,11 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
         """Read the safetensors checkpoint that was logged beside this script."""
         self.model, self.metadata = load_model(context.artifacts["checkpoint"])
 
-    def predict(self, context: Any, model_input: NDArray[np.int16], params: Any = None) -> NDArray[np.uint32]:  # noqa: ARG002
-        """Return the class bits of one volume; no post-processing."""
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002
+        """Return the class bits (W, X, Y, Z) of one volume (X, Y, Z) in HU; no post-processing.
+
+        MLflow checks shape and dtype by the signature logged with the model.
+        """
         return predict_bits(self.model, self.metadata, np.asarray(model_input)).bits
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import Schema, TensorSpec
 
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client
@@ -17,6 +20,12 @@ CHALLENGER = "challenger"
 CHAMPION = "champion"
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[\w-]+)|/(?P<version>\d+))")
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype(np.int16), (-1, -1, -1))]),
+    outputs=Schema([TensorSpec(np.dtype(np.uint32), (-1, -1, -1, -1))]),
+)
+"""HU (X, Y, Z) in, class bits (W, X, Y, Z) out."""
+
 _PYFUNC = Path(__file__).with_name("mlflow_model.py")
 
 
@@ -48,6 +57,7 @@ def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str,
         artifacts={"checkpoint": str(checkpoint)},
         pip_requirements=["ct-label-factory"],
         registered_model_name=settings.model_name,
+        signature=SIGNATURE,
     )
     version = str(logged.registered_model_version)
     for key, value in tags.items():

@@ -14,6 +14,7 @@ from prefect.client.orchestration import get_client
 
 from datasets_registry.cards import load_card
 from flows.factory import FactoryPlan, FactoryReport, factory
+from flows.ingest import ingest
 from flows.local_server import prefect_api
 from flows.promote import promote
 from flows.pseudo_label import pseudo_label
@@ -96,6 +97,8 @@ def test_training_run_can_be_read_again(report: FactoryReport) -> None:
     assert np.isfinite(run.data.metrics["loss"])
     names = {item.path for item in mlflow.MlflowClient().list_artifacts(report.training.run_id)}
     assert {"environment.json", "parameters.json", "loss.png", "training_cases.txt"} <= names
+    evaluated = {item.path for item in mlflow.MlflowClient().list_artifacts(report.evaluation.evaluation.run_id)}
+    assert {"classes.csv", "detection.csv", "scores.csv", "class_scores.png", "chaos_ct.png"} <= evaluated
 
 
 def test_aliases_name_the_version(report: FactoryReport, settings: Settings) -> None:
@@ -163,6 +166,23 @@ def test_report_and_artifacts_are_published(report: FactoryReport) -> None:
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts()}
     assert {"train", "evaluate", "promote", "factory", "ingest-chaos-ct"} <= keys
+
+
+@pytest.mark.real_data
+def test_a_real_ct_gets_masks_in_its_own_geometry(
+    report: FactoryReport, settings: Settings, real_data: Path, tmp_path: Path
+) -> None:
+    # Into a copy of the registry's workspace, so that the other tests see the miniatures alone.
+    elsewhere = settings.model_copy(
+        update={"workspace": tmp_path, "mlflow_tracking_uri": settings.mlflow_uri, "lake_root": tmp_path / "lake"}
+    )
+    assert ingest("local", real_data / "crlm_ct_1004_unlabelled", elsewhere, "real").counts["ingested"] == 1
+    (outcome,) = pseudo_label("real", CHAMPION, elsewhere).outcomes
+    assert outcome.outcome == "labelled"
+    exported = nibabel.load(outcome.segmentation)
+    scan = nibabel.load(real_data / "crlm_ct_1004_unlabelled" / "ct.nii.gz")
+    assert exported.shape == scan.shape
+    assert np.allclose(exported.affine, scan.affine, atol=1e-3)
 
 
 def test_status_shows_what_happened(report: FactoryReport, settings: Settings) -> None:

@@ -53,6 +53,28 @@ def test_two_voxels_worked_by_hand():
     assert float(loss) == pytest.approx(-math.log(0.75) + 1 / 6, abs=1e-6)
 
 
+def test_balance_lets_one_voxel_of_a_class_weigh_as_much_as_all_others():
+    # four voxels of probability 1/2, one of them the class: every voxel's cross-entropy is ln 2
+    logits, target = torch.zeros(1, 1, 4, 1, 1), torch.tensor([True, False, False, False]).reshape(1, 1, 4, 1, 1)
+    annotated = torch.ones(1, 1, dtype=torch.bool)
+    for balance, positive_weight in ((0.0, 1.0), (0.5, 2.0), (1.0, 3.0)):
+        free = logits.clone().requires_grad_()
+        loss, parts = masked_loss(free, target, annotated, dice_weight=0.0, balance=balance)
+        loss.backward()
+        assert parts.bce == pytest.approx((positive_weight + 3) * math.log(2) / 4, abs=1e-6)
+        # d BCE / d logit = weight * (probability - truth) / voxels
+        expected = [-positive_weight * 0.5 / 4, 0.5 / 4, 0.5 / 4, 0.5 / 4]
+        assert free.grad.flatten().tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_balance_changes_nothing_for_an_absent_class():
+    logits, annotated = torch.randn(1, 1, 3, 2, 2), torch.ones(1, 1, dtype=torch.bool)
+    target = torch.zeros_like(logits, dtype=torch.bool)
+    plain, _ = masked_loss(logits, target, annotated)
+    balanced, _ = masked_loss(logits, target, annotated, balance=1.0)
+    assert float(plain) == float(balanced)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
 def test_equals_the_plain_loop(seed):
