@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -294,6 +295,8 @@ def _print_training(outcome: object, *, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command; an error a user can act on is one line on standard error, and exit code 1."""
+    # A terminated command must still stop the servers it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except (LookupError, ValueError, OSError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from flows.run_record import recorded_run
 from tasks.evaluate import evaluate_cases_task, held_out_cases
 from tasks.evaluation_pictures import draw_evaluation_task
 from tasks.evaluation_run import Evaluation, log_evaluation_task
-from tasks.registry import fetch_checkpoint, model_version
+from tasks.registry import fetch_checkpoint, model_version, training_cases
 from tasks.report import markdown_table
 from tasks.settings import Settings
 from tasks.workspace import open_workspace
@@ -44,7 +44,7 @@ def evaluate(
     settings = settings or Settings()
     version = model_version(model, settings)
     with recorded_run("evaluate", settings, {"model": version.uri}) as record:
-        cases = held_out_cases(open_workspace(settings), cohorts)
+        cases = held_out_cases(open_workspace(settings), cohorts, training_cases(version, settings))
         checkpoint = fetch_checkpoint(version, settings)
         scores = evaluate_cases_task(cases, checkpoint, settings)
         folder = settings.workspace.absolute() / "evaluations" / f"v{version.version}"

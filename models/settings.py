@@ -72,6 +72,7 @@ class TrainSettings:
     foreground: share of patches centred on a voxel of a class drawn evenly over classes; the rest are random.
     shift: largest intensity shift and scale change, of the 0-1 range, applied to a share `shift_share` of patches.
     save_every: steps between checkpoints (0: only at the end). threads: CPU threads (0: leave as is).
+    readers: threads that read patches ahead of the network; 0 reads in the training thread.
     device: a Fabric accelerator (`cpu`, `cuda`, `auto`); devices, nodes: how many.
     """
 
@@ -99,10 +100,19 @@ class TrainSettings:
     readers: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "devices", "nodes", "readers"):
+        for name in ("steps", "batch", "accumulate", "devices", "nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected at least 1")
-        for name in ("warmup", "weight_decay", "clip_norm", "dice_weight", "bce_weight", "shift", "save_every"):
+        for name in (
+            "warmup",
+            "weight_decay",
+            "clip_norm",
+            "dice_weight",
+            "bce_weight",
+            "shift",
+            "save_every",
+            "readers",
+        ):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a number of 0 or more")
         for name in ("foreground", "shift_share", "lr_floor", "balance"):

@@ -19,6 +19,9 @@ from tasks.tracking import mlflow_client
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 
+TRAINING_CASES = "training_cases.txt"
+"""Artifact of a training run: one case id a line."""
+
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[\w-]+)|/(?P<version>\d+))")
 SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.int16), (-1, -1, -1))]),
@@ -113,6 +116,12 @@ def alias_version(alias: str, settings: Settings) -> ModelVersion | None:
         return model_version(f"models:/{settings.model_name}@{alias}", settings)
     except LookupError:
         return None
+
+
+def training_cases(version: ModelVersion, settings: Settings) -> list[str]:
+    """Return the ids of every case the version, or the one it was fine-tuned from, was trained on."""
+    mlflow_client(settings)
+    return str(mlflow.artifacts.load_text(f"runs:/{version.run_id}/{TRAINING_CASES}")).split()
 
 
 def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:

@@ -19,7 +19,15 @@ from tasks.patches import training_source
 from tasks.pictures import loss_curves
 from tasks.prefect_task import as_task
 from tasks.progress import report_progress
-from tasks.registry import CHALLENGER, ModelVersion, fetch_checkpoint, register_checkpoint, set_alias
+from tasks.registry import (
+    CHALLENGER,
+    TRAINING_CASES,
+    ModelVersion,
+    fetch_checkpoint,
+    register_checkpoint,
+    set_alias,
+    training_cases,
+)
 from tasks.settings import Settings
 from tasks.tracking import log_parameters, tracked_run
 from tasks.workspace import open_workspace
@@ -63,6 +71,7 @@ def train_model(
     initial = None if start_from is None else fetch_checkpoint(start_from, settings)
     learnt = set(source.annotated_classes()) | set(() if initial is None else trained_classes(read_metadata(initial)))
     cases = [case.case_id for case in source.cases()]
+    seen = sorted({*cases, *([] if start_from is None else training_cases(start_from, settings))})
     tags = {
         "flow_run_id": flow_run_id,
         "table_versions": json.dumps(versions),
@@ -73,7 +82,7 @@ def train_model(
     with tracked_run(settings, f"train {Path(preset).stem}", kind="train", tags=tags) as run_id:
         log_parameters({"model": as_mapping(chosen.model), "train": as_mapping(chosen.train)})
         mlflow.log_params({f"table_version.{name}": version for name, version in versions.items()})
-        mlflow.log_text("\n".join(cases), "training_cases.txt")
+        mlflow.log_text("\n".join(seen), TRAINING_CASES)
         out_dir = settings.workspace.absolute() / "training" / run_id
         history = LossHistory(chosen.train.steps)
         result = train(

@@ -13,6 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from datasets_registry.cards import load_card
+from flows.evaluate import evaluate
 from flows.factory import FactoryPlan, FactoryReport, factory
 from flows.ingest import ingest
 from flows.local_server import prefect_api
@@ -87,6 +88,12 @@ def test_training_saw_neither_held_out_nor_external_cases(report: FactoryReport,
     assert len(held_out) == len(SETS)
     assert set(text.split()) == set(cases["case_id"]) - held_out
     assert set(report.evaluation.evaluation.classes["dataset"]) == set(SETS)
+
+
+def test_evaluation_on_training_cases_is_refused(report: FactoryReport, settings: Settings) -> None:
+    other_fold = settings.model_copy(update={"test_fold": 1})
+    with pytest.raises(ValueError, match="the model was trained on 2 of these 2 cases"):
+        evaluate(report.training.model.uri, other_fold)
 
 
 def test_training_run_can_be_read_again(report: FactoryReport) -> None:

@@ -60,6 +60,13 @@ def test_stopping_and_going_on_gives_the_same_weights(tmp_path):
         assert torch.equal(value, found[name]), name
 
 
+@pytest.mark.parametrize("readers", [0, 2])
+def test_readers_change_nothing_but_the_time(tmp_path, readers):
+    alone = train(BoxSource(), MODEL, TrainSettings(steps=3, **FAST), tmp_path / "one")
+    other = train(BoxSource(), MODEL, TrainSettings(steps=3, **{**FAST, "readers": readers}), tmp_path / "other")
+    assert other.final_losses == alone.final_losses
+
+
 def test_a_finished_run_called_again_does_no_step(tmp_path):
     settings = TrainSettings(steps=2, **FAST)
     first = train(BoxSource(), MODEL, settings, tmp_path)
