@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 """Nothing is reported to anybody and nothing asks questions."""
 
@@ -18,5 +21,9 @@ _CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 
 def prepare_environment(*, verbose: bool) -> None:
     """Switch telemetry off and, unless `verbose`, the libraries' own chatter; what the user has set stays."""
+    if not verbose:
+        # MLflow announces each database table and file it touches.
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
     for name, value in {**QUIET, **({} if verbose else _CONSOLE)}.items():
         os.environ.setdefault(name, value)

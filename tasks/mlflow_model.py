@@ -18,7 +18,8 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
         """Read the safetensors checkpoint that was logged beside this script."""
         self.model, self.metadata = load_model(context.artifacts["checkpoint"])
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002
+    # Without annotations: MLflow takes them for a schema of lists of records, which a volume is not.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
         """Return the class bits (W, X, Y, Z) of one volume (X, Y, Z) in HU; no post-processing.
 
         MLflow checks shape and dtype by the signature logged with the model.

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from catalog.lake import Lake
-from datasets_registry.taxonomy import all_classes, class_info
+from datasets_registry.taxonomy import all_classes, channels, class_info
 from models.sampling import TrainCase
 from tasks.workspace import Workspace, row_dicts
 
@@ -19,9 +19,11 @@ class LakePatchSource:
     """Patches of committed cases; the third state, `unlabelled`, is every class that is not in `annotated`.
 
     cases: rows of the `cases` table. labels: their `labels` rows of one annotation a case, state `annotated` only.
+    tumour_free: a lesion class that the case's data set states nobody has counts as annotated and absent, if it is
+    annotated in some other case: a class shown only where it occurs is never learnt to be missing.
     """
 
-    def __init__(self, lake: Lake, cases: pd.DataFrame, labels: pd.DataFrame) -> None:
+    def __init__(self, lake: Lake, cases: pd.DataFrame, labels: pd.DataFrame, *, tumour_free: bool = False) -> None:
         self._lake = lake
         self._case_rows: dict[str, dict[str, Any]] = {str(row["case_id"]): row for row in row_dicts(cases)}
         self._label_rows: dict[str, dict[str, Any]] = {}
@@ -36,10 +38,15 @@ class LakePatchSource:
                 )
             voxels = np.asarray(row["sampled_voxels"], dtype=np.int32).reshape(-1, 3)
             foreground.setdefault(case_id, {})[int(row["channel"])] = voxels
+        self._learnt = {channel for channels_of_case in foreground.values() for channel in channels_of_case}
+        absent = {
+            case_id: self._learnt & set(channels(list(row["tumour_free"]))) if tumour_free else set()
+            for case_id, row in self._case_rows.items()
+        }
         self._cases = [
             TrainCase(
                 case_id=case_id,
-                annotated=tuple(sorted(foreground[case_id])),
+                annotated=tuple(sorted({*foreground[case_id], *absent[case_id]})),
                 shape=(int(row["shape_x"]), int(row["shape_y"]), int(row["shape_z"])),
                 foreground={channel: voxels for channel, voxels in foreground[case_id].items() if len(voxels)},
             )
@@ -53,8 +60,7 @@ class LakePatchSource:
 
     def annotated_classes(self) -> tuple[str, ...]:
         """Return the classes annotated in at least one case, in channel order."""
-        seen = {channel for case in self._cases for channel in case.annotated}
-        return tuple(info.name for info in all_classes() if info.channel in seen)
+        return tuple(info.name for info in all_classes() if info.channel in self._learnt)
 
     def read(
         self, case_id: str, start_xyz: tuple[int, int, int], size_xyz: tuple[int, int, int]
@@ -81,7 +87,7 @@ def training_source(
     labels = workspace.tables.labels(case_ids=cases["case_id"], state="annotated")
     if classes is not None:
         labels = labels[labels["class_name"].isin([class_info(name).name for name in classes])]
-    source = LakePatchSource(workspace.lake, cases, labels)
+    source = LakePatchSource(workspace.lake, cases, labels, tumour_free=workspace.settings.tumour_free_negatives)
     if not source.cases():
         raise LookupError(
             f"no training case with a human label in the lake (data sets: {', '.join(datasets or ['all'])}, "

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     sampled_voxels: PositiveInt = Field(
         256, description="Foreground positions kept per case and class, from which patches are centred."
     )
+    tumour_free_negatives: bool = Field(
+        True,
+        description="Train on cases of a set whose source states that nobody has a lesion as negatives for it.",
+    )
 
     experiment: str = Field("ct-label-factory", description="MLflow experiment of every run.")
     model_name: str = Field("universal", description="Name of the registered model.")

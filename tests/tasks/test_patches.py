@@ -1,0 +1,112 @@
+"""What training may see: the lake behind a `PatchSource`, on two tiny committed cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datasets_registry.taxonomy import class_info
+from imaging.bits import empty_bits, set_channel
+from imaging.volume import Volume
+from tasks.case_rows import label_row
+from tasks.patches import LakePatchSource, training_source
+from tasks.settings import Settings
+from tasks.workspace import Workspace, open_workspace
+
+SHAPE = (6, 5, 4)
+SPACING_MM = (2.0, 3.0, 4.0)
+HU_COLUMNS = ("hu_min", "hu_max", "hu_mean", "hu_p01", "hu_p50", "hu_p99")
+
+
+def _commit(
+    workspace: Workspace, dataset: str, native_id: str, *, fold: int, role: str = "train", **known: Any
+) -> None:
+    """Commit a case with a liver of one voxel at (1, 2, 3) and HU that count up along x, y, z."""
+    affine = np.diag([*SPACING_MM, 1.0])
+    image = Volume(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE), affine)
+    bits = empty_bits(SHAPE, 32)
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[1, 2, 3] = True
+    set_channel(bits, class_info("liver").channel, mask)
+    key = f"{dataset}{native_id}".encode().hex().ljust(64, "0")
+    stored = workspace.lake.write_case(dataset, native_id, key, image, {}, {"shipped": bits})
+    identity = {"case_id": f"{dataset}/{native_id}", "ingest_key": key}
+    rows = [
+        label_row(
+            bits, image, name, case=identity, annotation="shipped", sampled_voxels=4,
+            provenance={
+                "state": "annotated",
+                "label_origin": "human",
+                "manifest": stored.annotation_manifest("shipped").to_json(),
+            },
+        )
+        for name in known.get("classes", ("liver", "liver_tumor"))
+    ]  # fmt: skip
+    case = {
+        **identity, "dataset": dataset, "native_id": native_id, "content_sha256": key, "raw_sha256": key,
+        "split_group": known.get("group", key[:16]), "fold": fold if role == "train" else None, "role": role,
+        "path": stored.path, "manifest": stored.manifest.to_json(),
+        "shape_x": SHAPE[0], "shape_y": SHAPE[1], "shape_z": SHAPE[2], "spacing_mm": list(SPACING_MM),
+        "affine": affine.ravel().tolist(), "original_shape": list(SHAPE), "original_affine": affine.ravel().tolist(),
+        "original_orientation": "RAS", **dict.fromkeys(HU_COLUMNS, 0.0),
+        "steps": [], "flags": [], "card_digest": "c", "harmoniser_version": "1",
+        "tumour_free": known.get("tumour_free", []),
+    }  # fmt: skip
+    workspace.tables.commit_case(case, rows)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return open_workspace(Settings(workspace=tmp_path))
+
+
+def _source(workspace: Workspace, **options: Any) -> LakePatchSource:
+    return training_source(workspace, **options)
+
+
+def test_a_patch_is_read_where_it_was_asked_for_and_padded_with_air(workspace: Workspace) -> None:
+    _commit(workspace, "a", "1", fold=1)
+    image, bits, valid = _source(workspace).read("a/1", (1, 2, 3), (2, 2, 2))
+    # HU counts 20 a step in x, 4 in y, 1 in z; z = 4 lies outside
+    assert image.tolist() == [[[31, -1024], [35, -1024]], [[51, -1024], [55, -1024]]]
+    assert valid[..., 0].all()
+    assert not valid[..., 1].any()
+    liver = np.uint32(1) << np.uint32(class_info("liver").channel)
+    assert bits[0, 0, 0, 0] == liver
+    assert bits.sum() == liver
+
+
+def test_held_out_external_and_twin_cases_stay_out(workspace: Workspace) -> None:
+    _commit(workspace, "a", "train", fold=1)
+    _commit(workspace, "a", "test", fold=0, group="shared")
+    _commit(workspace, "b", "twin", fold=0, group="shared")
+    _commit(workspace, "c", "outside", fold=2, role="external")
+    assert [case.case_id for case in _source(workspace).cases()] == ["a/train"]
+
+
+def test_a_stated_absence_is_a_negative_and_nothing_else_is(workspace: Workspace) -> None:
+    _commit(workspace, "a", "1", fold=1)
+    _commit(workspace, "b", "1", fold=1, classes=("liver",), tumour_free=["liver_tumor", "pancreas_tumor"])
+    liver, tumour = class_info("liver").channel, class_info("liver_tumor").channel
+    source = _source(workspace)
+    annotated = {case.case_id: case.annotated for case in source.cases()}
+    # nobody annotates pancreas_tumor anywhere, so there is nothing to tell it from
+    assert annotated == {"a/1": (liver, tumour), "b/1": (liver, tumour)}
+    assert source.annotated_classes() == ("liver", "liver_tumor")
+    off = open_workspace(workspace.settings.model_copy(update={"tumour_free_negatives": False}))
+    assert {case.case_id: case.annotated for case in _source(off).cases()}["b/1"] == (liver,)
+
+
+def test_classes_restrict_what_is_learnt(workspace: Workspace) -> None:
+    _commit(workspace, "a", "1", fold=1)
+    assert _source(workspace, classes=["liver"]).annotated_classes() == ("liver",)
+    with pytest.raises(KeyError, match="liver_tumor"):
+        _source(workspace, classes=["liver tumour"])
+
+
+def test_an_empty_lake_says_what_was_looked_for(workspace: Workspace) -> None:
+    with pytest.raises(LookupError, match="test fold 0 left out"):
+        _source(workspace)
