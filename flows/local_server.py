@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows.environment import QUIET
@@ -49,9 +51,18 @@ def prefect_api(settings: Settings) -> Iterator[str]:
         try:
             _wait_until_healthy(server, url, log)
             with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: str(home)}):
-                yield url
+                try:
+                    yield url
+                finally:
+                    _send_what_waits()
         finally:
             _stop(server)
+
+
+def _send_what_waits() -> None:
+    """Send queued log lines and events while there is a server: at exit they would be retried for over a minute."""
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=STOP_TIMEOUT_S)
 
 
 def _free_port() -> int:
