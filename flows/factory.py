@@ -11,18 +11,16 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from datasets_registry.miniatures import MINIATURE_SETS
-from flows.evaluate import EvaluateReport, evaluate
+from flows.evaluate import evaluate
 from flows.factory_report import DemoResults, demo_report
 from flows.ingest import IngestReport, ingest
 from flows.promote import promote
-from flows.pseudo_label import PseudoLabelReport, pseudo_label
+from flows.pseudo_label import pseudo_label
 from flows.train import train
 from tasks.hidden_truth import mean_organ_dsc, score_exports_task
 from tasks.miniatures import EXTERNAL_COHORT, write_miniatures_task
-from tasks.promote import Promotion
 from tasks.report import markdown_table, write_report_task
 from tasks.settings import Settings
-from tasks.train import TrainOutcome
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,11 @@ class FactoryPlan:
     preset: str = "demo"
 
 
-@dataclass(frozen=True, eq=False)
-class FactoryReport:
-    """Everything the demo made, and the two figures a reader should see."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FactoryReport(DemoResults):
+    """Everything the demo made, its page, and the two figures a reader should see."""
 
-    first_ingest: tuple[IngestReport, ...]
-    second_ingest: tuple[IngestReport, ...]
-    training: TrainOutcome
-    evaluation: EvaluateReport
-    promotion: Promotion
-    pseudo_labels: PseudoLabelReport | None
-    external_scores: pd.DataFrame
     report: Path
-    seconds: dict[str, float]
 
     @property
     def held_out_dsc(self) -> float:
@@ -113,9 +103,7 @@ def factory(settings: Settings | None = None, plan: FactoryPlan | None = None) -
         f"# Run report\n\n`{page}`\n\n{markdown_table(evaluation.evaluation.summary_table())}", key="factory"
     )
     watch.lap("report")
-    return FactoryReport(
-        first, second, training, evaluation, promotion, labels, external_scores, page, dict(watch.seconds)
-    )
+    return FactoryReport(**vars(results), report=page)
 
 
 def _ingest_all(raw: dict[str, Path], external: Path, settings: Settings) -> tuple[IngestReport, ...]:
