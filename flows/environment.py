@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 
@@ -15,15 +14,14 @@ QUIET = {
 }
 """Nothing is reported to anybody and nothing asks questions."""
 
-# The command prints its own lines; Prefect's go to its server, where the run's page shows them.
-_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+# The command prints its own lines; Prefect's go to its server, where the run's page shows them, and MLflow announces
+# each table and file it touches.
+_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 
 
 def prepare_environment(*, verbose: bool) -> None:
     """Switch telemetry off and, unless `verbose`, the libraries' own chatter; what the user has set stays."""
     if not verbose:
-        # MLflow announces each database table and file it touches.
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
     for name, value in {**QUIET, **({} if verbose else _CONSOLE)}.items():
         os.environ.setdefault(name, value)
