@@ -19,10 +19,13 @@ from flows.ingest import ingest
 from flows.local_server import prefect_api
 from flows.promote import promote
 from flows.pseudo_label import pseudo_label
+from flows.train import fine_tune
 from imaging.dicom import find_series, read_series
+from models.checkpoint import read_metadata
+from tasks.evaluate import trained_classes
 from tasks.ingest import ingest_batch, list_source
 from tasks.miniatures import EXTERNAL_COHORT
-from tasks.registry import CHALLENGER, CHAMPION, alias_version
+from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases
 from tasks.settings import Settings
 from tasks.status import read_status
 from tasks.workspace import open_workspace
@@ -213,3 +216,23 @@ def test_a_plain_call_gives_the_same_bytes(
     plain = open_workspace(elsewhere).tables.cases("chaos_ct")
     columns = ["case_id", "ingest_key", "content_sha256", "fold", "manifest"]
     assert plain[columns].equals(under_a_flow[columns])
+
+
+def test_fine_tuning_keeps_classes_and_remembers_what_was_seen(report: FactoryReport, settings: Settings) -> None:
+    outcome = fine_tune(
+        report.training.model.uri,
+        str(settings.workspace / "preset.yaml"),
+        settings,
+        datasets=["chaos_ct"],
+        classes=["liver"],
+    )
+    assert outcome.model.version == report.training.model.version + 1
+    before, after = (read_metadata(fetch_checkpoint(one, settings)) for one in (report.training.model, outcome.model))
+    assert after.model.classes == before.model.classes
+    assert trained_classes(after) == trained_classes(before)
+    # Only CHAOS was read now, but the version has seen the Decathlon cases too.
+    seen = training_cases(outcome.model, settings)
+    assert {case_id.split("/")[0] for case_id in seen} == set(SETS)
+    champion = alias_version(CHAMPION, settings)
+    assert champion is not None
+    assert champion.version == report.training.model.version
