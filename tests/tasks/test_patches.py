@@ -82,7 +82,7 @@ def test_a_patch_is_read_where_it_was_asked_for_and_padded_with_air(workspace: W
 def test_held_out_external_and_twin_cases_stay_out(workspace: Workspace) -> None:
     _commit(workspace, "a", "train", fold=1)
     _commit(workspace, "a", "test", fold=0, group="shared")
-    _commit(workspace, "b", "twin", fold=0, group="shared")
+    _commit(workspace, "b", "twin", fold=2, group="shared")  # a twin follows the fold of the first of its group
     _commit(workspace, "c", "outside", fold=2, role="external")
     assert [case.case_id for case in _source(workspace).cases()] == ["a/train"]
 
