@@ -166,7 +166,7 @@ def store_case(
         earlier = Sidecar.read(sidecar)
         if earlier is not None and earlier.content == content and earlier.is_sound(final):
             return StoredCase(path, earlier.manifest, created=False)
-        with publish.written_aside(home / f".{short}.partial") as partial:
+        with publish.written_aside(final, short) as partial:
             own = {
                 "case_id": name,
                 "ingest_key": ingest_key,
@@ -208,7 +208,7 @@ def store_annotation(
                 return earlier.manifest
         elif earlier is None and (final / prefix).is_dir():
             raise AnnotationExists(f"{case_path}: annotation {annotation!r} came with the case; give a fresh name")
-        with publish.written_aside(home / f".{short}.{annotation}.partial") as partial:
+        with publish.written_aside(final, f"{short}.{annotation}") as partial:
             write_bits(partial, annotation, bits, affine, {"annotation": annotation, **attributes})
             manifest = build_manifest(partial, prefix=prefix)
             Sidecar(content, manifest).write(sidecar)

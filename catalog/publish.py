@@ -17,24 +17,32 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold the only write access to `folder` (created when absent); others wait.
 
     The lock is the kernel's, on the folder itself: it ends with the process, however that ends, and leaves no file.
+    What a killed writer left aside anywhere below is removed first, for nobody else can be writing it now.
     """
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for leftover in list(folder.rglob(_aside("*"))):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         yield
     finally:
         os.close(descriptor)
 
 
-@contextmanager
-def written_aside(partial: Path) -> Iterator[Path]:
-    """Give an empty folder to write into, removed again unless it was renamed away by the end.
+def _aside(name: str) -> str:
+    """Return the name under which `name` is written before its rename."""
+    return f".{name}.partial"
 
-    A leftover of that name comes from a killed writer (the caller holds the lock) and is removed first. An OSError,
-    a full disk for one, leaves with the folder and the bytes written so far noted on it.
+
+@contextmanager
+def written_aside(final: Path, name: str) -> Iterator[Path]:
+    """Give an empty folder `.<name>.partial` beside `final` to write into, removed unless it was renamed by the end.
+
+    The caller holds the lock of the folder above. An OSError, a full disk for one, leaves with the folder and the
+    bytes written so far noted on it.
     """
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = final.with_name(_aside(name))
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -72,7 +80,7 @@ def sync(path: Path) -> None:
 
 def write_durably(path: Path, text: str) -> None:
     """Write `text` to `path` in one step: the file is either the old one or the whole new one."""
-    aside = path.with_name(f".{path.name}.partial")
+    aside = path.with_name(_aside(path.name))
     aside.write_text(text, encoding="utf-8")
     sync(aside)
     aside.replace(path)

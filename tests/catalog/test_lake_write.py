@@ -97,6 +97,17 @@ def test_leftovers_of_a_killed_writer_are_replaced(lake: Lake, scan: Any, label:
     ]
 
 
+@pytest.mark.parametrize("place", [f"{PATH}/labels/.zarr.json.partial", f"{HOME}/.0123456789ab.manifest.json.partial"])
+def test_files_of_a_writer_killed_before_its_rename_go_with_the_next_write(
+    lake: Lake, scan: Any, label: Any, place: str
+) -> None:
+    write(lake, scan, label)
+    sound = digest(lake.root)
+    (lake.root / place).write_text("half a fi")
+    write(lake, scan, label)
+    assert digest(lake.root) == sound
+
+
 def test_a_failing_write_leaves_nothing_visible_and_names_the_place(
     lake: Lake, scan: Any, label: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
