@@ -49,6 +49,16 @@ def token(*parts: str) -> int:
     return int.from_bytes(digest[:8]) >> 2
 
 
+def _worded_as_stored(rows: pa.Table, table: DeltaTable) -> pa.Table:
+    """Return the rows with the stored columns' own unit and meaning: Delta refuses a column described in other words."""
+    stored = {field.name: field for field in pa.schema(table.schema().to_arrow())}
+    fields = [
+        field.with_metadata(stored[field.name].metadata if field.name in stored else field.metadata)
+        for field in rows.schema
+    ]
+    return pa.Table.from_arrays(rows.columns, schema=pa.schema(fields))
+
+
 class AppendTable:
     """A Delta table in `folder`, created on first use. Safe to share between threads; processes each open their own."""
 
@@ -144,8 +154,9 @@ class AppendTable:
                 try:
                     write_deltalake(
                         table,
-                        rows(table, fresh),
+                        _worded_as_stored(rows(table, fresh), table),
                         mode="append",
+                        schema_mode="merge",  # a column added since the table was made; its older rows read as null
                         commit_properties=CommitProperties(app_transactions=transactions),
                     )
                     if table.version() % COMPACT_EVERY == 0:

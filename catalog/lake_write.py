@@ -76,7 +76,10 @@ def check_bits(bits: Bits, shape: tuple[int, int, int], where: str) -> None:
 
 
 def write_image(folder: Path, image: Volume, attributes: Mapping[str, Any]) -> None:
-    """Write an OME-Zarr image with its levels into the empty `folder`. attributes: kept under `ctfactory`."""
+    """Write an OME-Zarr image with its levels into the empty `folder`, inside `layout.written_together`.
+
+    attributes: kept under `ctfactory`.
+    """
     own = {"directions": DIRECTIONS, "affine": image.affine.tolist(), **attributes}
     plain = json.loads(json.dumps(own, default=_plain, sort_keys=True, allow_nan=False))
     name = str(attributes["case_id"])
@@ -90,7 +93,7 @@ def write_image(folder: Path, image: Volume, attributes: Mapping[str, Any]) -> N
 
 
 def write_bits(folder: Path, annotation: str, bits: Bits, affine: Affine, attributes: Mapping[str, Any]) -> None:
-    """Write class bits as an OME-Zarr label into `folder`. attributes: kept under `ctfactory`."""
+    """Write class bits as an OME-Zarr label into `folder`, inside `layout.written_together`; see `write_image`."""
     plain = json.loads(json.dumps(dict(attributes), default=_plain, sort_keys=True, allow_nan=False))
     layout.write_group(folder, {"ome": ome.label_metadata(annotation, affine, layout.LEVELS), "ctfactory": plain})
     level = np.ascontiguousarray(bits.transpose(0, 3, 2, 1))  # (W, X, Y, Z) -> (W, Z, Y, X)
@@ -173,9 +176,15 @@ def store_case(
                 "steps": [json.loads(step.as_json()) for step in image.steps],
                 "original": dict(geometry),
             }
-            write_image(partial, image, own)
-            for annotation, bits in labels.items():
-                write_bits(partial / LABELS / annotation, annotation, bits, image.affine, {"annotation": annotation})
+            with layout.written_together() as threads:
+                jobs = [threads.submit(write_image, partial, image, own)]
+                for annotation, bits in labels.items():
+                    place = partial / LABELS / annotation
+                    jobs.append(
+                        threads.submit(write_bits, place, annotation, bits, image.affine, {"annotation": annotation})
+                    )
+                for job in jobs:
+                    job.result()
             if labels:
                 index_labels(partial)
             manifest = build_manifest(partial, leave_out=(f"{LABELS}/{METADATA_NAME}",))
@@ -209,7 +218,8 @@ def store_annotation(
         elif earlier is None and (final / prefix).is_dir():
             raise AnnotationExists(f"{case_path}: annotation {annotation!r} came with the case; give a fresh name")
         with publish.written_aside(final, f"{short}.{annotation}") as partial:
-            write_bits(partial, annotation, bits, affine, {"annotation": annotation, **attributes})
+            with layout.written_together():
+                write_bits(partial, annotation, bits, affine, {"annotation": annotation, **attributes})
             manifest = build_manifest(partial, prefix=prefix)
             Sidecar(content, manifest).write(sidecar)
             publish.publish(partial, final / prefix, manifest, prefix)

@@ -5,11 +5,12 @@ Why, and the figures behind it: docs/design/0002-lake-layout.md.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-import itertools
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.sync import sync
 
 CHUNK = 32
 """Voxels along each side of a chunk."""
@@ -36,7 +38,8 @@ BITS_FILL = 2**32 - 1
 ZARR_PYTHON = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 ZARRS = "zarrs.ZarrsCodecPipeline"
 
-_CORNERS = tuple(itertools.product((0, 1), repeat=3))
+WRITERS = 2
+"""Arrays of one case written at a time."""
 
 _configuring = threading.RLock()
 _forked = threading.Event()
@@ -61,10 +64,24 @@ def codec_pipeline() -> str:
 
 
 @contextmanager
-def _configured(**settings: Any) -> Iterator[None]:
+def _configured() -> Iterator[None]:
     # zarr's settings belong to the whole process; the lock keeps two threads from restoring each other's values.
-    with _configuring, zarr.config.set({"codec_pipeline.path": codec_pipeline(), **settings}):
+    with _configuring, zarr.config.set({"codec_pipeline.path": codec_pipeline()}):
         yield
+
+
+@contextmanager
+def written_together() -> Iterator[ThreadPoolExecutor]:
+    """Give threads in which `write_array` may run: arrays side by side, each laid out by one thread.
+
+    One thread an array keeps its bytes the same on every machine; several arrays at once keep the cores busy.
+    """
+    with _configured():
+        # zarr makes its own threads at its first call, as many as the setting says then, and keeps that number
+        with zarr.config.set({"threading.max_workers": WRITERS}):
+            sync(asyncio.sleep(0))
+        with zarr.config.set({"threading.max_workers": 1}), ThreadPoolExecutor(WRITERS) as threads:
+            yield threads
 
 
 def open_array(folder: Path) -> zarr.Array[Any]:
@@ -82,27 +99,29 @@ def write_array(folder: Path, array: NDArray[Any], fill: int, axes: tuple[str, .
     """Write `array` as one Zarr v3 array of exactly one shard.
 
     array: (Z, Y, X) or (W, Z, Y, X); a leading axis is kept whole in every chunk. axes: its dimension names.
-    fill: stands for "never written". The bytes depend on nothing but the arguments: one thread lays out the shard.
+    fill: stands for "never written". Called inside `written_together`, so that the bytes depend on nothing but the
+    arguments; ValueError elsewhere.
     """
+    if zarr.config.get("threading.max_workers") != 1:
+        raise ValueError(f"{folder.name}: write_array outside of written_together(), the bytes could differ each time")
     lead = array.shape[:-3]
     chunks = (*lead, CHUNK, CHUNK, CHUNK)
     shards = (*lead, *(-(-n // CHUNK) * CHUNK for n in array.shape[-3:]))
     size = array.dtype.itemsize
-    with _configured(**{"threading.max_workers": 1}):
-        target = zarr.create_array(
-            store=folder,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=chunks,
-            shards=shards,
-            filters=None,
-            compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=size), Crc32cCodec()],
-            fill_value=fill,
-            dimension_names=axes,
-            config={"write_empty_chunks": True},
-            zarr_format=3,
-        )
-        target[...] = np.ascontiguousarray(array)
+    target = zarr.create_array(
+        store=folder,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=chunks,
+        shards=shards,
+        filters=None,
+        compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=size), Crc32cCodec()],
+        fill_value=fill,
+        dimension_names=axes,
+        config={"write_empty_chunks": True},
+        zarr_format=3,
+    )
+    target[...] = np.ascontiguousarray(array)
 
 
 def halve_image(array: NDArray[np.int16]) -> NDArray[np.int16]:
@@ -110,17 +129,36 @@ def halve_image(array: NDArray[np.int16]) -> NDArray[np.int16]:
 
     An odd last plane is averaged with itself. The shape is ceil(n / 2) along each axis.
     """
-    padded = np.pad(array, [(0, n % 2) for n in array.shape], mode="edge")
-    total = np.zeros(tuple(n // 2 for n in padded.shape), dtype=np.int32)
-    for z, y, x in _CORNERS:
-        total += padded[z::2, y::2, x::2]
-    return ((total + 4) >> 3).astype(np.int16)
+    total: NDArray[np.int32] = array  # type: ignore[assignment]  # the first sum widens it
+    for axis in range(3):
+        total = _join_neighbours(total, axis, np.add, np.int32)
+    total += 4
+    total >>= 3
+    return total.astype(np.int16)
 
 
 def halve_bits(array: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Return (W, Z, Y, X) class bits at half the resolution: a class is there if any of the 2 x 2 x 2 voxels has it."""
-    padded = np.pad(array, [(0, 0), *((0, n % 2) for n in array.shape[1:])])
-    union = np.zeros((array.shape[0], *(n // 2 for n in padded.shape[1:])), dtype=np.uint32)
-    for z, y, x in _CORNERS:
-        union |= padded[:, z::2, y::2, x::2]
-    return union
+    for axis in (1, 2, 3):
+        array = _join_neighbours(array, axis, np.bitwise_or, np.uint32)
+    return array
+
+
+def _join_neighbours(array: NDArray[Any], axis: int, join: np.ufunc, kind: type[Any]) -> NDArray[Any]:
+    """Return `join` of each two neighbours along one axis, (n + 1) // 2 of them; an odd last one joins itself."""
+
+    def along(chosen: slice) -> tuple[slice, ...]:
+        return (*[slice(None)] * axis, chosen)
+
+    count = array.shape[axis]
+    joined = np.empty((*array.shape[:axis], (count + 1) // 2, *array.shape[axis + 1 :]), dtype=kind)
+    join(
+        array[along(slice(0, count // 2 * 2, 2))],
+        array[along(slice(1, None, 2))],
+        out=joined[along(slice(count // 2))],
+        dtype=kind,
+    )
+    if count % 2:
+        last = array[along(slice(count - 1, None))]
+        join(last, last, out=joined[along(slice(count // 2, None))], dtype=kind)
+    return joined

@@ -215,6 +215,20 @@ class Tables:
             rows = rows[rows["fold"] == fold]
         return rows.sort_values(["case_id", "revision"]).reset_index(drop=True)
 
+    def group_members(self, split_group: str) -> list[str]:
+        """Return the ids of the cases whose current version belongs to a split group, sorted."""
+        table = self._tables["cases"]
+        version = table.version()
+        there = _frame(table.read(version, columns=["case_id"], where=pc.field("split_group") == split_group))
+        ids = there["case_id"].drop_duplicates().tolist()
+        if not ids:
+            return []
+        rows = _frame(
+            table.read(version, columns=["case_id", "revision", "split_group"], where=pc.field("case_id").isin(ids))
+        )
+        newest = rows[rows["revision"] == rows.groupby("case_id")["revision"].transform("max")]
+        return sorted(newest[newest["split_group"] == split_group]["case_id"])
+
     def labels(
         self,
         dataset: str | None = None,

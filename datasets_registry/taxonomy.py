@@ -20,7 +20,8 @@ class ClassInfo:
 
     index: 1-based number of the published model; `channel` = index - 1 is the class's bit and logit.
     parents: names of the classes it lies inside (any one of them). mirror: the partner on the other side.
-    components: connected parts expected, None for any number. volume_ml: plausible adult range.
+    components: connected parts expected, None for any number. volume_ml, hu_mean: plausible adult ranges of
+    volume and of mean HU.
     """
 
     index: int
@@ -28,6 +29,7 @@ class ClassInfo:
     title: str
     kind: Kind
     volume_ml: tuple[float, float]
+    hu_mean: tuple[float, float]
     colour: str
     components: int | None = None
     side: Literal["right", "left"] | None = None
@@ -49,13 +51,14 @@ class ClassInfo:
 def all_classes() -> tuple[ClassInfo, ...]:
     """Return every class in index order."""
     rows: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("taxonomy.yaml").read_text())["classes"]
-    classes = tuple(
-        ClassInfo(**{**row, "volume_ml": tuple(row["volume_ml"]), "parents": tuple(row.get("parents", ()))})
-        for row in rows
-    )
+    classes = tuple(ClassInfo(**_with_tuples(row)) for row in rows)
     if [info.index for info in classes] != list(range(1, len(classes) + 1)):
         raise ValueError(f"taxonomy.yaml: indices {[info.index for info in classes]} do not count up from 1")
     return classes
+
+
+def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
 @cache

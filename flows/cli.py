@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from flows import cli_inspect
+from flows import cli_fetch, cli_inspect
+from flows.cli_context import flow_context
 from flows.cli_options import (
     EXIT_CASES_REFUSED,
     EXIT_REFUSED,
@@ -25,10 +24,6 @@ from flows.cli_options import (
 )
 from flows.environment import prepare_environment
 
-if TYPE_CHECKING:
-    from tasks.settings import Settings
-
-
 app = typer.Typer(
     name="ctfactory",
     help="From partially labelled abdominal CT data sets to a universal model and pseudo-labels one can trust.\n\n"
@@ -39,6 +34,7 @@ app = typer.Typer(
 )
 app.command()(cli_inspect.status)
 app.command()(cli_inspect.settings)
+app.command()(cli_fetch.fetch)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_inspect.lake_app, name="lake")
 
@@ -50,18 +46,6 @@ def _before_every_command(
     prepare_environment(verbose=verbose)
     if verbose:
         os.environ["CTFACTORY_TRACEBACK"] = "1"
-
-
-@contextmanager
-def _flow_context(settings: Settings, *, as_json: bool) -> Iterator[None]:
-    """A Prefect API to report to, and progress bars unless the output is for a script."""
-    from flows.console import errors, progress_bars
-    from flows.local_server import prefect_api
-
-    if not as_json and not os.environ.get("PREFECT_API_URL"):
-        errors.print("starting a local Prefect server …", style="dim")
-    with prefect_api(settings), progress_bars(enabled=not as_json):
-        yield
 
 
 @app.command()
@@ -79,7 +63,7 @@ def demo(
     from flows.factory import factory
 
     settings = demo_settings(workspace)
-    with _flow_context(settings, as_json=as_json):
+    with flow_context(settings, as_json=as_json):
         report = factory(settings)
     print_demo(report, settings, as_json=as_json)
     if not report.promotion.promoted:
@@ -89,8 +73,18 @@ def demo(
 @app.command()
 def ingest(
     dataset: Annotated[str, typer.Argument(help="A data set's id (`ctfactory datasets list`), or `local`.")],
-    source: Annotated[Path, typer.Option("--source", "-s", help="Folder that holds the data set's files.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--source", "-s", help="Folder of the data set's files; `download` fetches them first."),
+    ] = None,
     cohort: Annotated[str | None, typer.Option(help="Name in the lake for a folder read as `local`.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="A label variant of the data set (see `ctfactory datasets show ID`).")
+    ] = None,
+    miniature: Annotated[
+        bool, typer.Option("--miniature", help="Write and ingest a synthetic miniature; the data set may be `all`.")
+    ] = False,
+    cases: Annotated[int, typer.Option(min=1, help="Cases of each miniature.")] = 2,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -99,15 +93,23 @@ def ingest(
     Exit code 3 when a case was refused: `ctfactory status` shows why.
     """
     from flows.console import console, print_json, print_table
+    from flows.ingest import DOWNLOAD
     from flows.ingest import ingest as ingest_flow
 
+    if miniature:
+        _ingest_miniature(dataset, source, cohort, variant, cases, workspace, as_json=as_json)
+        return
+    if source is None:
+        raise ValueError(
+            f"ingest {dataset}: give --source FOLDER with the data set's files, --source download, or --miniature"
+        )
     if cohort is not None and dataset != "local":
         raise ValueError(f"--cohort is for `local`, but the data set is {dataset!r}; leave --cohort out")
-    if not source.is_dir():
+    if source != DOWNLOAD and not Path(source).is_dir():
         raise FileNotFoundError(f"--source {source}: no such folder; give the folder that holds the data set's files")
     settings = settings_for(workspace)
-    with _flow_context(settings, as_json=as_json):
-        report = ingest_flow(dataset, source, settings, cohort)
+    with flow_context(settings, as_json=as_json):
+        report = ingest_flow(dataset, source, settings, cohort, variant)
     if as_json:
         print_json(
             {
@@ -128,6 +130,30 @@ def ingest(
         raise typer.Exit(EXIT_CASES_REFUSED)
 
 
+def _ingest_miniature(
+    dataset: str,
+    source: str | None,
+    cohort: str | None,
+    variant: str | None,
+    cases: int,
+    workspace: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Ingest synthetic miniatures; exit code 3 when a case was refused that its card does not announce."""
+    from flows.ingest_all import cards_of, ingest_miniatures, print_ingest_all
+
+    if source is not None or cohort is not None:
+        raise ValueError("--miniature writes the files itself; leave --source and --cohort out")
+    chosen = cards_of(dataset, variant)
+    settings = settings_for(workspace)
+    with flow_context(settings, as_json=as_json):
+        results = ingest_miniatures(chosen, settings, cases=cases, variant=variant)
+    print_ingest_all(results, as_json=as_json)
+    if any(one.unexpected for one in results):
+        raise typer.Exit(EXIT_CASES_REFUSED)
+
+
 @app.command()
 def train(
     config: PresetName = "paper", dataset: Datasets = None, workspace: Workspace = None, as_json: AsJson = False
@@ -136,7 +162,7 @@ def train(
     from flows.train import train as train_flow
 
     settings = settings_for(workspace)
-    with _flow_context(settings, as_json=as_json):
+    with flow_context(settings, as_json=as_json):
         outcome = train_flow(config, settings, dataset or None)
     _print_training(outcome, as_json=as_json)
 
@@ -156,7 +182,7 @@ def fine_tune(
     from flows.train import fine_tune as fine_tune_flow
 
     settings = settings_for(workspace)
-    with _flow_context(settings, as_json=as_json):
+    with flow_context(settings, as_json=as_json):
         outcome = fine_tune_flow(model, config, settings, dataset or None, _names(classes))
     _print_training(outcome, as_json=as_json)
 
@@ -173,7 +199,7 @@ def evaluate(
     from flows.evaluate import evaluate as evaluate_flow
 
     settings = settings_for(workspace)
-    with _flow_context(settings, as_json=as_json):
+    with flow_context(settings, as_json=as_json):
         report = evaluate_flow(model, settings, cohort or None)
     evaluation = report.evaluation
     if as_json:
@@ -202,7 +228,7 @@ def promote(model: Model = "challenger", workspace: Workspace = None, as_json: A
     from flows.promote import promote as promote_flow
 
     settings = settings_for(workspace)
-    with _flow_context(settings, as_json=as_json):
+    with flow_context(settings, as_json=as_json):
         decision = promote_flow(model, settings)
     gates = [
         (gate.figure, gate.value, gate.bar, "yes" if gate.passed else "no", gate.setting) for gate in decision.gates
@@ -238,7 +264,7 @@ def pseudo_label(
     from flows.pseudo_label import pseudo_label as pseudo_label_flow
 
     settings = settings_for(workspace)
-    with _flow_context(settings, as_json=as_json):
+    with flow_context(settings, as_json=as_json):
         report = pseudo_label_flow(cohort, model, settings, _names(classes))
     if as_json:
         print_json(

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from prefect import Flow, serve
 from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from tasks.settings import Settings
@@ -48,7 +49,7 @@ def build_deployments(path: Path = DEPLOYMENTS_FILE) -> list[RunnerDeployment]:
             # Runs import the installed package, wherever the process that serves them was started.
             entrypoint_type=EntrypointType.MODULE_PATH,
             parameters=entry["parameters"],
-            cron=entry["schedules"][0]["cron"],
+            schedules=[Schedule(**schedule) for schedule in entry["schedules"]],
             description=entry.get("description"),
             tags=entry.get("tags"),
         )

@@ -9,8 +9,13 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 
 from flows.run_record import recorded_run
-from tasks.ingest import CaseOutcome, count_outcomes, ingest_batch_task, list_source_task
+from tasks.fetch import fetch_task
+from tasks.ingest import count_outcomes, ingest_batch_task, list_source_task
+from tasks.ingest_case import CaseOutcome
 from tasks.settings import Settings
+
+DOWNLOAD = "download"
+"""The source that stands for the card's own files."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,27 @@ class IngestReport:
 
 
 @flow(name="ingest", flow_run_name="ingest {dataset}", validate_parameters=False)
-def ingest(dataset: str, source: Path, settings: Settings | None = None, cohort: str | None = None) -> IngestReport:
+def ingest(
+    dataset: str,
+    source: Path | str,
+    settings: Settings | None = None,
+    cohort: str | None = None,
+    variant: str | None = None,
+) -> IngestReport:
     """Read every case below `source` by the card `dataset`, harmonise it, write it to the lake and commit its rows.
 
     Afterwards each readable case is in the lake and its human labels are in the tables; each bad one is in quarantine
     with the reason. A second run with the same files, card and settings does nothing. cohort: the name under which a
-    folder read by the card `local` enters the lake.
+    folder read by the card `local` enters the lake. variant: which of the card's label variants to read. The source
+    "download" fetches the card's files first, and reads those.
     """
     settings = settings or Settings()
     name = cohort or dataset
     with recorded_run("ingest", settings, {"dataset": name}) as record:
-        listing = list_source_task(dataset, Path(source), settings, cohort=cohort, flow_run_id=record.flow_run_id)
+        folder = fetch_task(dataset, settings, variant=variant).root if source == DOWNLOAD else Path(source)
+        listing = list_source_task(
+            dataset, folder, settings, cohort=cohort, variant=variant, flow_run_id=record.flow_run_id
+        )
         outcomes = list(listing.refused)
         for start in range(0, len(listing.requests), settings.batch_cases):
             batch = listing.requests[start : start + settings.batch_cases]

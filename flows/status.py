@@ -1,11 +1,8 @@
-"""Tables of `ctfactory status` and `ctfactory datasets list`."""
+"""Tables of `ctfactory status`."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from datasets_registry.cards import list_cards, load_card
-from datasets_registry.taxonomy import class_info, class_names
+from datasets_registry.taxonomy import class_names
 from flows.console import console, print_table
 from tasks.status import Status
 
@@ -39,13 +36,3 @@ def print_status(status: Status) -> None:
         ("started", "kind", "outcome", "counts"),
         [(row["started"], row["kind"], row["outcome"], row["counts"]) for row in status.runs],
     )
-
-
-def dataset_rows() -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """Return the columns and rows of the table of data sets."""
-    columns = ("data set", "role", "reader", "access", "licence", "annotated classes")
-    rows = []
-    for card in map(load_card, list_cards()):
-        indices = " ".join(str(class_info(name).index) for name in card.annotated_classes)
-        rows.append((card.id, card.role, card.layout.reader, card.access, card.licence.spdx or "not stated", indices))
-    return columns, rows

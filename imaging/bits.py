@@ -12,6 +12,8 @@ import fastremap
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.components import Box
+
 Bits = NDArray[np.uint32]
 """(W, X, Y, Z) uint32, channel c in word c // 32, bit c % 32."""
 
@@ -46,6 +48,12 @@ def set_channel(bits: Bits, channel: int, mask: NDArray[np.bool_]) -> None:
     np.bitwise_or(plane, np.uint32(1) << bit, out=plane, where=mask.astype(bool, copy=False))
 
 
+def clear_channel(bits: Bits, channel: int) -> None:
+    """Unset `channel` everywhere, in place."""
+    word, bit = _address(bits, channel)
+    bits[word] &= ~(np.uint32(1) << bit)
+
+
 def get_channel(bits: Bits, channel: int) -> NDArray[np.bool_]:
     """Return the mask (X, Y, Z) of one channel."""
     word, bit = _address(bits, channel)
@@ -67,6 +75,27 @@ def unpack(bits: Bits, channels: Sequence[int]) -> NDArray[np.bool_]:
     if not len(channels):
         return np.zeros((0, *bits.shape[1:]), dtype=bool)
     return np.stack([get_channel(bits, channel) for channel in channels])
+
+
+def channel_boxes(bits: Bits) -> dict[int, Box]:
+    """Return the half-open box x0, y0, z0, x1, y1, z1 around each channel that is set anywhere, in voxels.
+
+    One pass serves all channels: the words are or-ed along the axes, and a channel's bit stays where it occurred.
+    """
+    boxes: dict[int, Box] = {}
+    for index, word in enumerate(bits):
+        slow = int(np.argmax(np.abs(word.strides)))
+        plane = np.bitwise_or.reduce(word, axis=slow)  # reading in memory order leaves a small plane
+        other = [axis for axis in range(3) if axis != slow]
+        along = {axis: np.bitwise_or.reduce(plane, axis=1 - place) for place, axis in enumerate(other)}
+        along[slow] = np.bitwise_or.reduce(word, axis=tuple(other))
+        present = int(np.bitwise_or.reduce(plane, axis=None))
+        for bit in (bit for bit in range(WORD_BITS) if present >> bit & 1):
+            hits = [np.flatnonzero(along[axis] >> np.uint32(bit) & np.uint32(1)) for axis in range(3)]
+            first = [int(hit[0]) for hit in hits]
+            last = [int(hit[-1]) + 1 for hit in hits]
+            boxes[index * WORD_BITS + bit] = (first[0], first[1], first[2], last[0], last[1], last[2])
+    return boxes
 
 
 def count_voxels(bits: Bits, n_classes: int) -> NDArray[np.int64]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.volume import Affine
+from imaging.volume import Affine, Volume
 
 Box = tuple[int, int, int, int, int, int]
 """x0, y0, z0, x1, y1, z1 in voxels, half-open."""
@@ -23,6 +24,7 @@ class MaskStatistics:
     voxels: count. ml: volume. bbox: x0, y0, z0, x1, y1, z1, half-open. centroid_mm: RAS mm.
     components: 26-connected parts. touches_border: a voxel lies on a face of the array.
     sampled_voxels: (n, 3) int32, distinct voxel indices X Y Z inside the mask, n <= the sample asked for.
+    hu_mean: mean HU under the mask, None where no image was given.
     """
 
     voxels: int
@@ -32,13 +34,18 @@ class MaskStatistics:
     components: int
     touches_border: bool
     sampled_voxels: NDArray[np.int32]
+    hu_mean: float | None = None
 
 
-def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
-    """Return the half-open box x0, y0, z0, x1, y1, z1 around the true voxels of (X, Y, Z); None if there are none."""
+NO_VOXELS = MaskStatistics(0, 0.0, None, None, 0, False, np.zeros((0, 3), dtype=np.int32))
+"""Figures of an empty mask."""
+
+
+def bounding_box(mask: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Box | None:
+    """Return the half-open box x0, y0, z0, x1, y1, z1 around the voxels of (X, Y, Z) other than 0; None without any."""
     # reduce over the axis of the largest stride first: it reads memory in order and leaves a small plane
     slow = int(np.argmax(np.abs(mask.strides)))
-    plane = np.asarray(mask.any(axis=slow))
+    plane = np.bitwise_or.reduce(mask, axis=slow) != 0
     if not plane.any():
         return None
     fast = [axis for axis in range(3) if axis != slow]
@@ -47,7 +54,7 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
         hits = np.flatnonzero(np.any(plane, axis=1 - position))
         low[axis], high[axis] = int(hits[0]), int(hits[-1]) + 1
     window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    hits = np.flatnonzero(mask[window].any(axis=tuple(fast)))
+    hits = np.flatnonzero(np.bitwise_or.reduce(mask[window], axis=tuple(fast)))
     low[slow], high[slow] = int(hits[0]), int(hits[-1]) + 1
     return (low[0], low[1], low[2], high[0], high[1], high[2])
 
@@ -55,6 +62,20 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
 def box_slices(box: Box) -> tuple[slice, slice, slice]:
     """Return the three slices that cut a half-open box out of an (X, Y, Z) array."""
     return slice(box[0], box[3]), slice(box[1], box[4]), slice(box[2], box[5])
+
+
+def crop(volume: Volume, box: Box) -> Volume:
+    """Return the part of a volume inside a half-open box, every voxel where it was; the array is a view."""
+    affine = volume.affine.copy()
+    affine[:3, 3] = volume.world_mm(np.array([box[:3]]))[0]
+    return Volume(volume.array[box_slices(box)], affine, volume.steps)
+
+
+def grow(box: Box, voxels: tuple[int, int, int], shape: tuple[int, int, int]) -> Box:
+    """Return the box with `voxels` (X, Y, Z) more on every side, as far as an array of `shape` reaches."""
+    low = [max(0, box[axis] - voxels[axis]) for axis in range(3)]
+    high = [min(shape[axis], box[axis + 3] + voxels[axis]) for axis in range(3)]
+    return (low[0], low[1], low[2], high[0], high[1], high[2])
 
 
 def count_components(mask: NDArray[np.bool_]) -> int:
@@ -85,22 +106,36 @@ def mask_statistics(mask: NDArray[np.bool_], affine: Affine, sample: int, seed: 
     affine: 4 x 4, voxel index to RAS mm. The same mask, sample and seed give the same voxels.
     """
     box = bounding_box(mask)
-    if box is None:
-        return MaskStatistics(0, 0.0, None, None, 0, False, np.zeros((0, 3), dtype=np.int32))
-    crop = mask[box_slices(box)]
-    inside = np.argwhere(crop).astype(np.int32) + np.array(box[:3], dtype=np.int32)
+    return NO_VOXELS if box is None else crop_statistics(mask[box_slices(box)], box, mask.shape, affine, sample, seed)
+
+
+def crop_statistics(
+    inner: NDArray[np.bool_],
+    box: Box,
+    shape: tuple[int, ...],
+    affine: Affine,
+    sample: int,
+    seed: int,
+    image: NDArray[Any] | None = None,
+) -> MaskStatistics:
+    """Return the figures of `mask_statistics` for a mask of which only its tight `box` is given; `shape` is the whole.
+
+    Indices and mm are those of the whole array, as are affine and image (X, Y, Z) HU.
+    """
+    inside = np.argwhere(inner).astype(np.int32) + np.array(box[:3], dtype=np.int32)
     mean = inside.mean(axis=0, dtype=np.float64)
     centroid = affine[:3, :3] @ mean + affine[:3, 3]
     chosen = np.random.default_rng(seed).permutation(len(inside))[: max(sample, 0)]
-    touches = any(box[axis] == 0 or box[axis + 3] == mask.shape[axis] for axis in range(3))
+    touches = any(box[axis] == 0 or box[axis + 3] == shape[axis] for axis in range(3))
     return MaskStatistics(
         voxels=len(inside),
         ml=len(inside) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0,
         bbox=box,
         centroid_mm=(float(centroid[0]), float(centroid[1]), float(centroid[2])),
-        components=_label(crop)[1],
+        components=_label(inner)[1],
         touches_border=touches,
         sampled_voxels=inside[np.sort(chosen)],
+        hu_mean=None if image is None else float(image[box_slices(box)][inner].mean(dtype=np.float64)),
     )
 
 

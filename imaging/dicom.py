@@ -8,9 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from imaging.dicom_enhanced import split_frames
 from imaging.dicom_header import SliceHeader, short_hash
 from imaging.dicom_pixels import read_hu
-from imaging.dicom_series import DicomSeries, SeriesList, find_series, position_order, read_headers
+from imaging.dicom_series import (
+    DicomSeries,
+    SeriesList,
+    count_slices,
+    find_series,
+    position_order,
+    read_headers,
+)
 from imaging.dicom_stack import form_stack
 from imaging.errors import BadInput
 from imaging.resample import shear_degrees, straighten
@@ -22,8 +30,9 @@ __all__ = ["DicomSeries", "SeriesList", "find_series", "position_order", "read_s
 def read_series(series: DicomSeries | Sequence[Path]) -> Volume:
     """Return the volume (columns, rows, slices towards superior) int16 HU of a series, or of the files of a folder.
 
-    Of files of several series, the largest CT series is read and the others are written down as dropped. Padding and
-    values below -1024 become -1024; a tilted gantry is resampled straight; identical copies of a slice are dropped.
+    Of files of several series, the CT series of most slices is read; a step says which, why, and what was dropped.
+    Frames of an enhanced CT count as slices. Padding and values below -1024 become -1024; a tilted gantry is resampled
+    straight; identical copies of a slice are dropped.
     Raises BadInput for anything that is no single, whole, regular CT volume. Messages and steps name series by hash
     and files by their ordinal in name order.
     """
@@ -36,6 +45,7 @@ def read_series(series: DicomSeries | Sequence[Path]) -> Volume:
     steps: list[Step] = []
     headers = _largest_ct(headers, steps, where)
     where = f"DICOM series {_key(headers[0])}"
+    headers = [frame for header in headers for frame in _frames_of(header, where)]
     _check_kind(headers, where)
     stack = form_stack(headers, where)
     slices = [read_hu(header, where) for header in stack.slices]
@@ -45,6 +55,9 @@ def read_series(series: DicomSeries | Sequence[Path]) -> Volume:
     rescales = {(one.slope, one.intercept) for one in slices}
     if len(rescales) > 1:
         steps.append(Step("rescale_per_slice", {"slope_intercept": sorted(map(list, rescales))}))
+    lossy = sum(str(one.fields.get("LossyImageCompression") or "") == "01" for one in stack.slices)
+    if lossy:
+        steps.append(Step("lossy_compression", {"slices": lossy}))
     padding = sum(one.padding for one in slices)
     if padding:
         steps.append(Step("clear_padding", {"voxels": padding}))
@@ -70,11 +83,16 @@ def _check_one_patient(headers: list[SliceHeader], where: str) -> None:
         )
 
 
+def _frames_of(header: SliceHeader, where: str) -> list[SliceHeader]:
+    """Return the slices of a file; a localizer is dropped later, and free to lack what a slice of the stack needs."""
+    return [header] if header.is_localizer else split_frames(header, where)
+
+
 def _largest_ct(headers: list[SliceHeader], steps: list[Step], where: str) -> list[SliceHeader]:
     groups: dict[tuple[str, str, str], list[SliceHeader]] = defaultdict(list)
     for header in headers:
         groups[header.study_uid, header.series_uid, header.modality].append(header)
-    ct = sorted((g for g in groups.values() if g[0].modality == "CT"), key=lambda g: -len(g))
+    ct = sorted((g for g in groups.values() if g[0].modality == "CT"), key=lambda g: -count_slices(g))
     if not ct:
         found = sorted({header.modality or "(empty)" for header in headers})
         raise BadInput(
@@ -84,31 +102,48 @@ def _largest_ct(headers: list[SliceHeader], steps: list[Step], where: str) -> li
             "CT",
             "pick the CT series of this study",
         )
-    if len(ct) > 1 and len(ct[0]) == len(ct[1]):
+    if len(ct) > 1 and count_slices(ct[0]) == count_slices(ct[1]):
         raise BadInput(
             "dicom_series",
             where,
-            f"{len(ct)} CT series, the two largest with {len(ct[0])} files each",
+            f"{len(ct)} CT series, the two largest with {count_slices(ct[0])} slices each",
             "one series, or one that is clearly the largest",
             "give one series at a time",
         )
     dropped = [group for group in groups.values() if group is not ct[0]]
     if dropped:
-        listed = [{"series": _key(g[0]), "modality": g[0].modality, "files": len(g)} for g in dropped]
-        steps.append(Step("drop_other_series", {"dropped": sorted(listed, key=lambda d: str(d["series"]))}))
+        listed = [{**_described(group), "why": _why_dropped(group)} for group in dropped]
+        steps.append(
+            Step(
+                "drop_other_series",
+                {
+                    "chosen": {**_described(ct[0]), "why": f"most slices of {len(ct)} CT series"},
+                    "dropped": sorted(listed, key=lambda d: str(d["series"])),
+                },
+            )
+        )
     return ct[0]
+
+
+def _described(group: list[SliceHeader]) -> dict[str, str | int]:
+    return {
+        "series": _key(group[0]),
+        "modality": group[0].modality,
+        "files": len(group),
+        "slices": count_slices(group),
+    }
+
+
+def _why_dropped(group: list[SliceHeader]) -> str:
+    if group[0].modality != "CT":
+        return "no CT"
+    return "fewer slices" if count_slices(group) else "localizers only"
 
 
 def _check_kind(headers: list[SliceHeader], where: str) -> None:
     for header in headers:
         if header.is_localizer:
-            continue  # dropped later, and free to lack what a slice of the stack needs
-        frames = header.fields.get("NumberOfFrames")
-        if frames not in (None, "") and int(frames) > 1:
-            raise BadInput(
-                "dicom_frames", f"{where}, {header.name}", f"NumberOfFrames (0028,0008) {int(frames)}",
-                "one slice per file", "convert the enhanced CT to single-frame CT Image Storage",
-            )  # fmt: skip
+            continue
         header.numbers("ImagePositionPatient", 3, where)
         header.numbers("RescaleIntercept", 1, where)
         header.numbers("RescaleSlope", 1, where)

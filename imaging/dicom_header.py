@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,15 +15,22 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    MediaStorageDirectoryStorage,
+)
 
 from imaging.errors import BadInput
 
 WHO_TAGS = ("PatientID", "PatientName", "PatientBirthDate")
 GEOMETRY_TAGS = (
+    "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "FrameOfReferenceUID",
     "Modality",
     "ImageType",
     "InstanceNumber",
@@ -34,6 +42,7 @@ GEOMETRY_TAGS = (
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
+    "LossyImageCompression",
     "Rows",
     "Columns",
 )
@@ -52,6 +61,9 @@ PIXEL_TAGS = (
     "ExtendedOffsetTableLengths",
     "PixelData",
 )
+ENHANCED_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+INFLATED_MOST = 4 * 2**30
+"""A deflated file that unpacks to more bytes than this is refused before it fills the memory."""
 PARSE_ERRORS = (
     InvalidDicomError,
     EOFError,
@@ -61,15 +73,18 @@ PARSE_ERRORS = (
     TypeError,
     AttributeError,
     NotImplementedError,
+    zlib.error,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class SliceHeader:
-    """One DICOM file without its pixels. UIDs and path stay out of its text form; `where` calls it by ordinal.
+    """One slice without its pixels: a DICOM file, or a frame of one. UIDs and path stay out of its text form.
 
     ordinal: place among the files given, in name order, from 1. uid_key: hash of study and series UID ("" when both
     are empty). patient_key: hash of who. fields: the pydicom data set of GEOMETRY_TAGS only.
+    frame: index among the file's frames, None for a file of one slice. decoded: what the frames of one file share, so
+    that its pixels are decoded once.
     """
 
     path: Path = field(repr=False)
@@ -79,10 +94,14 @@ class SliceHeader:
     patient_key: str
     modality: str
     fields: Any = field(repr=False)
+    frame: int | None = None
+    decoded: dict[str, Any] = field(repr=False, default_factory=dict)
 
     @property
     def name(self) -> str:
-        """Return how messages call this file: its ordinal, and its instance number where it has one."""
+        """Return how messages call this slice: its file's ordinal, and frame or instance number if it has one."""
+        if self.frame is not None:
+            return f"file {self.ordinal}, frame {self.frame + 1}"
         instance = self.fields.get("InstanceNumber")
         return f"file {self.ordinal}" + (f" (instance {int(instance)})" if instance not in (None, "") else "")
 
@@ -97,6 +116,17 @@ class SliceHeader:
         if len(numbers) != count or not np.isfinite(numbers).all():
             raise missing_tag(where, self.name, keyword, f"{count} finite number{'s' if count > 1 else ''}")
         return numbers
+
+    @property
+    def frame_count(self) -> int:
+        """Return how many slices the file holds."""
+        frames = self.fields.get("NumberOfFrames")
+        return 1 if frames in (None, "") else max(int(frames), 1)
+
+    @property
+    def is_enhanced(self) -> bool:
+        """Tell whether geometry and rescale stand in functional groups (Enhanced CT), one item for each frame."""
+        return self.frame is None and self.fields.get("SOPClassUID") in ENHANCED_CLASSES
 
     @property
     def is_localizer(self) -> bool:
@@ -133,7 +163,22 @@ def open_quietly(path: Path) -> Iterator[BinaryIO]:
     They quote the name of the file, which may be the patient's: a file opened by number has none.
     """
     with open(os.open(path, os.O_RDONLY), "rb") as file, pydicom.config.disable_value_validation():  # noqa: PTH123
+        _refuse_bomb(file)
         yield file
+
+
+def _refuse_bomb(file: BinaryIO) -> None:
+    """Raise ValueError where a deflated file unpacks to more than INFLATED_MOST; pydicom itself has no limit."""
+    start = file.read(1024)
+    if DeflatedExplicitVRLittleEndian.encode() in start:
+        # the group length element ends at byte 144 and says how many bytes of file meta information follow it
+        file.seek(144 + int.from_bytes(start[140:144], "little"))
+        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while packed := inflate.unconsumed_tail or file.read(2**20):
+            total += len(inflate.decompress(packed, 2**24))
+            if total > INFLATED_MOST:
+                raise ValueError("a deflated data set beyond every size of a scan")
+    file.seek(0)
 
 
 def short_hash(text: str) -> str:

@@ -15,13 +15,16 @@ from imaging.dicom_header import PARSE_ERRORS, SliceHeader, read_header, short_h
 from imaging.errors import BadInput
 
 UNREADABLE = "unreadable"
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class DicomSeries:
     """Files of one series, in name order. Paths and UIDs stay out of its text form.
 
-    patient_key: hash of the patient, equal for one patient. skipped: files of its folders that are no DICOM files.
+    patient_key: hash of the patient, equal for one patient. slices: images that are no localizers, frames counted.
+    frame_uid: the frame of reference its files share, "" where they have none or several. skipped: files of its
+    folders that are no DICOM files.
     modality is "unreadable" for DICOM files so damaged that their series is unknown; read_series refuses them.
     """
 
@@ -31,6 +34,8 @@ class DicomSeries:
     modality: str
     patient_key: str
     skipped: int = 0
+    slices: int = 0
+    frame_uid: str = field(repr=False, default="")
 
     @property
     def key(self) -> str:
@@ -97,6 +102,11 @@ def read_headers(files: Sequence[Path], where: str) -> list[SliceHeader]:
     return headers
 
 
+def count_slices(headers: Iterable[SliceHeader]) -> int:
+    """Return how many slices files hold: localizers do not count, every frame of an enhanced CT does."""
+    return sum(header.frame_count for header in headers if not header.is_localizer)
+
+
 def position_order(files: Sequence[Path]) -> list[int]:
     """Return the places of `files` in their order along the slice normal, towards superior.
 
@@ -135,6 +145,9 @@ def slice_normal(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
 def _series(members: list[SliceHeader], skipped: Counter[Path]) -> DicomSeries:
     first = members[0]
     folders = {member.path.parent for member in members}
+    frames = {
+        str(member.fields.get("FrameOfReferenceUID") or "") for member in members if member.modality != UNREADABLE
+    }
     return DicomSeries(
         files=tuple(sorted(member.path for member in members)),
         study_uid=first.study_uid,
@@ -142,4 +155,6 @@ def _series(members: list[SliceHeader], skipped: Counter[Path]) -> DicomSeries:
         modality=first.modality,
         patient_key=first.patient_key,
         skipped=sum(skipped[folder] for folder in folders),
+        slices=count_slices(member for member in members if member.modality != UNREADABLE),
+        frame_uid=frames.pop() if len(frames) == 1 else "",
     )

@@ -60,9 +60,7 @@ def interpolate_nearest(array: NDArray[Any], matrix: Affine, shape: Shape) -> ND
     if plans is None:
         plain = array.view(np.uint8) if array.dtype == bool else array
         return _turned(plain, matrix, shape, sitk.sitkNearestNeighbor, 0).astype(array.dtype)
-    result = _gather(array.transpose([p.source for p in plans]), plans, shape)
-    _fill_outside(result, plans, 0)
-    return result
+    return _gather(array.transpose([p.source for p in plans]), plans, shape)
 
 
 def _line_up(matrix: Affine, source_shape: tuple[int, ...], shape: Shape) -> tuple[_AxisPlan, ...] | None:
@@ -114,10 +112,7 @@ def _separable(array: NDArray[Any], plans: tuple[_AxisPlan, ...], shape: Shape, 
         plane += weight * (source[high].astype(np.float32) - plane)
         return _mix_columns(_mix_rows(plane, rows), columns)
 
-    # upsampling along the slab axis uses each input plane several times: shrink it once and keep two
-    planes = _Latest(in_plane)
-
-    def plane_then_mix(index: int) -> NDArray[np.float32]:
+    def plane_then_mix(index: int, planes: _Latest) -> NDArray[np.float32]:
         low, high, weight = int(along.low[index]), int(along.high[index]), along.weight[index]
         first = planes.of(low)
         return first if weight == 0 else first + weight * (planes.of(high) - first)
@@ -125,35 +120,48 @@ def _separable(array: NDArray[Any], plans: tuple[_AxisPlan, ...], shape: Shape, 
     shrinks = shape[slab] < source.shape[0]
 
     def fill(block: NDArray[np.intp]) -> None:
+        # upsampling along the slab axis uses each input plane several times: shrink it once and keep two
+        planes = _Latest(in_plane)
         for index in block:
-            target[index] = _finish(mix_then_plane(index) if shrinks else plane_then_mix(index), kind)
+            target[index] = _finish(mix_then_plane(index) if shrinks else plane_then_mix(index, planes), kind)
 
-    if shrinks:
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(fill, np.array_split(np.arange(shape[slab]), THREADS * 4)))
-    else:
-        fill(np.arange(shape[slab]))
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(fill, np.array_split(np.arange(shape[slab]), THREADS * 4)))
     back = np.argsort([slab, row, column])
     return target.transpose(back)
 
 
 def _gather(array: NDArray[Any], plans: tuple[_AxisPlan, ...], shape: Shape) -> NDArray[Any]:
-    """Nearest voxels, one slab after another in the source's memory order."""
+    """Nearest voxels, 0 outside, one slab after another in the source's memory order.
+
+    Only what lies inside the source is touched: a mask that was cut out of its scan costs what it covers.
+    """
     slab, row, column = sorted(range(3), key=lambda a: -abs(array.strides[a]))
     source = array.transpose(slab, row, column)
-    along, rows, columns = plans[slab].nearest, plans[row].nearest, plans[column].nearest
-    target = np.empty((shape[slab], shape[row], shape[column]), dtype=array.dtype)
+    along = plans[slab]
+    within = tuple(_inside(plans[axis]) for axis in (row, column))
+    rows, columns = plans[row].nearest[within[0]], plans[column].nearest[within[1]]
+    target = np.zeros((shape[slab], shape[row], shape[column]), dtype=array.dtype)
 
     def fill(block: NDArray[np.intp]) -> None:
+        last = -1
         for index in block:
-            if index > block[0] and along[index] == along[index - 1]:
+            nearest = int(along.nearest[index])
+            if nearest == last:
                 target[index] = target[index - 1]
             else:
-                target[index] = source[along[index]].take(rows, axis=0).take(columns, axis=1)
+                target[index][within] = source[nearest].take(rows, axis=0).take(columns, axis=1)
+            last = nearest
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(fill, np.array_split(np.arange(shape[slab]), THREADS * 4)))
+        list(pool.map(fill, np.array_split(np.arange(shape[slab])[_inside(along)], THREADS * 4)))
     return target.transpose(np.argsort([slab, row, column]))
+
+
+def _inside(plan: _AxisPlan) -> slice:
+    """Return the output indices along an axis that lie inside the source; positions run one way, so they are a run."""
+    hits = np.flatnonzero(plan.inside)
+    return slice(int(hits[0]), int(hits[-1]) + 1) if len(hits) else slice(0, 0)
 
 
 class _Latest:

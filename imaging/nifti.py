@@ -59,7 +59,7 @@ def read_nifti(
     affine = _choose_affine(header, affine_from, place, steps)
     array = np.frombuffer(stored, dtype=header.dtype).reshape(header.shape, order="F")
     array = array.astype(header.dtype.newbyteorder("="), copy=False)
-    _check_finite(array, place)
+    check_finite(array, place)
     return Volume(_scale(array, header.fields, place, steps), affine, tuple(steps))
 
 
@@ -200,7 +200,7 @@ def _choose_affine(header: _Header, affine_from: AffineChoice, where: str, steps
 def _form(fields: Any, form: str, where: str) -> Affine:
     if form == "qform":
         pixdim = np.asarray(fields["pixdim"], dtype=np.float64)
-        _check_lengths(np.abs(pixdim[1:4]), "pixdim", where)
+        check_lengths(np.abs(pixdim[1:4]), "pixdim", where)
         quaternion = [float(fields[name]) for name in ("quatern_b", "quatern_c", "quatern_d")]
         shift = [float(fields[name]) for name in ("qoffset_x", "qoffset_y", "qoffset_z")]
         if not np.isfinite([*quaternion, *shift]).all() or math.hypot(*quaternion) > 1.0 + 1e-5:
@@ -212,7 +212,7 @@ def _form(fields: Any, form: str, where: str) -> Affine:
     affine = np.asarray(fields.get_sform(), dtype=np.float64)
     if not np.isfinite(affine).all():
         raise BadInput("affine", where, f"sform {affine.tolist()}", "finite numbers", "repair the file's header")
-    _check_lengths(np.linalg.norm(affine[:3, :3], axis=0), "sform column length", where)
+    check_lengths(np.linalg.norm(affine[:3, :3], axis=0), "sform column length", where)
     determinant = float(np.linalg.det(affine[:3, :3]))
     if abs(determinant) < 1e-9:
         raise BadInput(
@@ -222,7 +222,8 @@ def _form(fields: Any, form: str, where: str) -> Affine:
     return affine
 
 
-def _check_lengths(lengths: NDArray[np.float64], name: str, where: str) -> None:
+def check_lengths(lengths: NDArray[np.float64], name: str, where: str) -> None:
+    """Raise BadInput unless every axis has a finite length above 0, (3,) in mm, naming the axis and the field."""
     for axis, length in enumerate(lengths):
         if not np.isfinite(length) or length <= 0:
             raise BadInput(
@@ -254,7 +255,8 @@ def _rows(affine: Affine) -> str:
     return str(np.round(affine[:3], 4).tolist())
 
 
-def _check_finite(array: NDArray[Any], where: str) -> None:
+def check_finite(array: NDArray[Any], where: str) -> None:
+    """Raise BadInput for NaN or infinite voxels, with their count and the first index."""
     if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
         return
     bad = ~np.isfinite(array)
@@ -286,5 +288,5 @@ def _scale(array: NDArray[Any], fields: Any, where: str, steps: list[Step]) -> N
             if np.iinfo(name).min <= min(ends) and max(ends) <= np.iinfo(name).max:
                 return (array.astype(np.int64) * int(slope) + int(inter)).astype(name)
     scaled: NDArray[Any] = (array * slope + inter).astype(np.float32)
-    _check_finite(scaled, where)
+    check_finite(scaled, where)
     return scaled

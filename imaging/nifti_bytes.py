@@ -37,7 +37,7 @@ class VoxelStream:
         """Return the first `count` bytes (fewer when the file ends), kept for `read_voxels`."""
         if not self._start:
             self._start = bytes(self._read(count, expected=f"a header of {count} bytes"))
-            if _is_html(self._start):
+            if is_html(self._start):
                 raise html_error(self._where)
         return self._start
 
@@ -106,7 +106,7 @@ class VoxelStream:
         return BadInput(
             "damaged",
             self._where,
-            f"damaged gzip data (CRC or structure: {str(error)[:80]})",
+            f"damaged compressed data (CRC or structure: {str(error)[:80]})",
             f"{expected} with a matching CRC",
             "fetch the file again and compare its checksum",
         )
@@ -119,7 +119,7 @@ def open_stream(path: Path, where: str) -> Iterator[VoxelStream]:
     with path.open("rb") as raw:
         start = raw.read(1024)
         raw.seek(0)
-        if _is_html(start):
+        if is_html(start):
             raise html_error(where)
         if not start:
             raise BadInput("truncated", where, "an empty file (0 bytes)", "a NIfTI file", "fetch the file again")
@@ -133,17 +133,18 @@ def open_stream(path: Path, where: str) -> Iterator[VoxelStream]:
             yield VoxelStream(unpacked, where, stored, packed, steps)  # type: ignore[arg-type, unused-ignore]
 
 
-def html_error(where: str) -> BadInput:
+def html_error(where: str, expected: str = "a NIfTI file") -> BadInput:
     """Return the refusal of a web page saved under a data file's name."""
     return BadInput(
         "html",
         where,
         "HTML, probably a login page",
-        "a NIfTI file",
+        expected,
         "log in on the data set's page, download again and replace this file",
     )
 
 
-def _is_html(start: bytes) -> bool:
+def is_html(start: bytes) -> bool:
+    """Tell whether the first bytes of a file are those of a web page."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<body", b"<script"))

@@ -126,6 +126,8 @@ def resample_nearest(volume: Volume, grid: Grid) -> Volume:
 def resample_bits(bits: NDArray[np.uint32], from_affine: Affine, grid: Grid) -> NDArray[np.uint32]:
     """Return class bits (W, X, Y, Z) on `grid` by nearest voxel, outside 0: lake grid to original geometry or back."""
     matrix = index_map(from_affine, grid.affine)
+    if len(bits) == 1:
+        return interpolate_nearest(bits[0], matrix, grid.shape)[None]
     # memory order (W, Z, Y, X), as each word is made
     result = np.empty((bits.shape[0], *grid.shape[::-1]), dtype=np.uint32)
     for word, source in enumerate(bits):

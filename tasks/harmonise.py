@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets_registry.cards import Card
-from datasets_registry.label_map import native_to_bits
-from datasets_registry.layouts import RawCase
-from imaging.checks import check_hu
-from imaging.resample import grid_for, orient_ras, resample_bits, resample_image
+from datasets_registry.label_map import LabelBits, native_to_bits
+from datasets_registry.layouts import CaseFiles, RawCase
+from imaging.components import bounding_box, crop, grow
+from imaging.resample import Grid, grid_for, orient_ras, resample_bits, resample_image
+from imaging.sides import body_midline_x
 from imaging.volume import Volume
 
-HARMONISER_VERSION = "1"
+HARMONISER_VERSION = "2"
 """Part of every ingest key: raise it when the output of `harmonise` changes, and the cases are ingested again."""
 
 HU_RANGE = (-1024, 32767)
@@ -28,7 +30,8 @@ class HarmonisedCase:
 
     image: (X, Y, Z) int16 HU in RAS. bits: (W, X, Y, Z) uint32 class bits, or None where the set has no labels.
     annotated: names of the classes that annotators looked for. split_status: class pair to how its sides were told.
-    geometry: the original shape, affine (row-major), spacing and axis codes, and every step applied, JSON-able.
+    geometry: the original shape, affine (row-major), spacing and axis codes, and every step applied (`label_steps`: to
+    the label as it was read), JSON-able.
     """
 
     image: Volume
@@ -38,32 +41,56 @@ class HarmonisedCase:
     geometry: dict[str, Any]
 
 
-def harmonise(raw: RawCase, card: Card, spacing_mm: tuple[float, float, float], where: str) -> HarmonisedCase:
-    """Return `raw` on the axis-aligned RAS grid of `spacing_mm`: image linear, labels nearest.
+def harmonise(raw: RawCase, card: Card, spacing_mm: tuple[float, float, float], files: CaseFiles) -> HarmonisedCase:
+    """Return the case `files`, as read, on the axis-aligned RAS grid of `spacing_mm`: image linear, labels nearest.
 
     Labels become class bits before they are resampled, on the grid they were drawn on, so that sides and containment
-    are decided at full resolution. Raises BadInput (naming `where`) when values cannot be HU or a label value is not
-    declared by the card.
+    are decided at full resolution. Which classes are annotated is the card's say about this case. Raises BadInput
+    when a label value is not declared by the card or the label is mirrored.
     """
-    check_hu(raw.image, where)
     image = orient_ras(raw.image)
     grid = grid_for(image, spacing_mm)
-    bits: NDArray[np.uint32] | None = None
-    annotated: tuple[str, ...] = ()
-    split_status: dict[str, str] = {}
-    if raw.label is not None:
-        labelled = native_to_bits(orient_ras(raw.label), card, image, where=where)
-        bits = resample_bits(labelled.bits, image.affine, grid)
-        annotated, split_status = labelled.annotated, labelled.split_status
-    on_grid = resample_image(image, grid)
-    clipped = np.clip(on_grid.array, *HU_RANGE).astype(np.int16)
+    with ThreadPoolExecutor(1) as beside:
+        resampled = beside.submit(resample_image, image, grid)
+        labelled = None if raw.label is None else _label_on_grid(raw, image, card, grid, files)
+    on_grid = resampled.result()
     return HarmonisedCase(
-        image=on_grid.with_array(clipped),
-        bits=bits,
-        annotated=tuple(annotated),
-        split_status=dict(split_status),
-        geometry=original_geometry(raw.image, on_grid),
+        image=on_grid.with_array(_stored_hu(on_grid.array)),
+        bits=None if labelled is None else labelled.bits,
+        annotated=() if labelled is None else labelled.annotated,
+        split_status={} if labelled is None else dict(labelled.split_status),
+        geometry={**original_geometry(raw.image, on_grid), "label_steps": _steps_of(raw.label)},
     )
+
+
+def _stored_hu(values: NDArray[Any]) -> NDArray[np.int16]:
+    """Return HU as the lake stores them; int16 ones, which resampling has just made, are limited in place."""
+    limited: NDArray[np.int16] = np.clip(values, *HU_RANGE, out=values if values.dtype == np.int16 else None).astype(
+        np.int16, copy=False
+    )
+    return limited
+
+
+def _label_on_grid(raw: RawCase, image: Volume, card: Card, grid: Grid, files: CaseFiles) -> LabelBits:
+    """Return the class bits on `grid`; image: the raw one in RAS order.
+
+    Only the box of the labelled voxels is worked on, with a margin wide enough that the nearest voxel of every grid
+    point beyond it is background.
+    """
+    label = orient_ras(cast(Volume, raw.label))
+    box = bounding_box(label.array) or (0, 0, 0, 1, 1, 1)
+    steps = np.ceil(np.array(grid.spacing_mm) / np.array(label.spacing_mm)).astype(int) + 1
+    box = grow(box, (int(steps[0]), int(steps[1]), int(steps[2])), label.shape)
+    label = crop(label, box)
+    labelled = native_to_bits(
+        label,
+        card,
+        None,
+        midline_x=lambda: body_midline_x(image)[box[2] : box[5]],
+        where=files.where,
+        annotated=card.annotated_in(files.native_id, raw.present_values),
+    )
+    return replace(labelled, bits=resample_bits(labelled.bits, label.affine, grid))
 
 
 def original_geometry(raw: Volume, on_grid: Volume) -> dict[str, Any]:
@@ -75,5 +102,9 @@ def original_geometry(raw: Volume, on_grid: Volume) -> dict[str, Any]:
         "original_affine": raw.affine.ravel().tolist(),
         "original_spacing_mm": list(raw.spacing_mm),
         "original_orientation": "".join(nibabel.aff2axcodes(raw.affine)),
-        "steps": [{"step": step.name, **step.parameters} for step in on_grid.steps],
+        "steps": _steps_of(on_grid),
     }
+
+
+def _steps_of(volume: Volume | None) -> list[dict[str, Any]]:
+    return [] if volume is None else [{"step": step.name, **step.parameters} for step in volume.steps]

@@ -1,12 +1,14 @@
-"""Write the demo's miniature data sets, each in its own native layout."""
+"""Write miniature data sets, each in its own native layout: those of the demo, or any card's."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets_registry.miniatures import MINIATURE_SETS, write_external, write_miniature
+from datasets_registry.cards import load_card
+from datasets_registry.miniatures import MINIATURE_SETS, count_cases, write_external, write_local, write_miniature
 from tasks.prefect_task import as_task
 from tasks.progress import report_progress
 
@@ -48,6 +50,42 @@ def write_miniatures(
     return Miniatures(raw, external, truth)
 
 
+def write_miniature_set(card_id: str, folder: Path, *, cases: int, seed: int, variant: str | None = None) -> Path:
+    """Write the miniature of one card, with what lies beside its cases in the real archive; return its raw folder.
+
+    `folder`/registry/<card id> (with a label variant: <card id>-<variant>) is kept when it holds as many cases of the
+    same seed, else it is written anew, with `cases` cases or as many as the set has. The full truth goes to
+    `folder`/hidden_truth. The folder appears under its final name only when it is complete. Raises ValueError for a
+    card without a miniature.
+    """
+    name = card_id if variant is None else f"{card_id}-{variant}"
+    raw, note = folder / "registry" / name, folder / "registry" / f"{name}.json"
+    card = load_card(card_id, variant=variant)
+    local = card.layout.reader == "local"
+    count = cases if local else min(cases, count_cases(card))
+    if raw.is_dir() and _holds(note, count, seed):
+        return raw
+    note.unlink(missing_ok=True)
+    aside = _fresh(raw)
+    if local:
+        write_local(aside, cases=count, seed=seed, truth_folder=folder / "hidden_truth")
+    else:
+        truth = folder / "hidden_truth"
+        write_miniature(card_id, aside, cases=count, seed=seed, truth_folder=truth, variant=variant, extras=True)
+    shutil.rmtree(raw, ignore_errors=True)
+    aside.rename(raw)
+    note.write_text(json.dumps({"cases": count, "seed": seed}), encoding="utf-8")
+    return raw
+
+
+def _holds(note: Path, cases: int, seed: int) -> bool:
+    """Tell whether the note beside a raw folder says that it holds at least `cases` cases of `seed`."""
+    if not note.is_file():
+        return False
+    found = json.loads(note.read_text(encoding="utf-8"))
+    return bool(found["cases"] >= cases and found["seed"] == seed)
+
+
 def _fresh(folder: Path) -> Path:
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -56,3 +94,4 @@ def _fresh(folder: Path) -> Path:
 
 
 write_miniatures_task = as_task(write_miniatures, "write-miniatures")
+write_miniature_set_task = as_task(write_miniature_set, "write-miniature-set")

@@ -16,7 +16,7 @@ from imaging.overlay import overlay_png
 from imaging.volume import Volume
 from models.checkpoint import read_metadata
 from models.infer import Prediction
-from tasks.case_rows import label_row
+from tasks.case_rows import label_rows
 from tasks.evaluate import predict_case, trained_classes
 from tasks.export import export_case
 from tasks.map_cases import map_cases
@@ -130,20 +130,20 @@ def _commit(
         "flow_run_id": request.flow_run_id,
         "manifest": manifest.to_json(),
     }
-    rows = []
-    for name in classes:
+
+    def provenance_of(name: str) -> dict[str, Any]:
         quality = prediction.mean_prob[name]
-        rows.append(
-            label_row(
-                prediction.bits,
-                image,
-                name,
-                case={"case_id": case["case_id"], "ingest_key": case["ingest_key"]},
-                annotation=annotation,
-                sampled_voxels=workspace.settings.sampled_voxels,
-                provenance={**provenance, "quality_score": None if math.isnan(quality) else quality},
-            )
-        )
+        return {**provenance, "quality_score": None if math.isnan(quality) else quality}
+
+    rows = label_rows(
+        prediction.bits,
+        image,
+        classes,
+        case={"case_id": case["case_id"], "ingest_key": case["ingest_key"]},
+        annotation=annotation,
+        sampled_voxels=workspace.settings.sampled_voxels,
+        provenance=provenance_of,
+    )
     workspace.tables.commit_labels(rows)
 
 

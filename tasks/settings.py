@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from datasets_registry.card_files import VARIABLE as CARDS_VARIABLE
 
 Share = float
 
@@ -35,6 +38,38 @@ class Settings(BaseSettings):
         "process; empty runs a plain loop.",
     )
     batch_cases: PositiveInt = Field(64, description="Cases in one Prefect task.")
+
+    cards: str | None = Field(
+        None, description="Folders with cards of your own, separated as in PATH; read from the environment only."
+    )
+    raw_root: Path | None = Field(None, description="Folder of downloaded files; default WORKSPACE/raw.")
+    download_parallel: PositiveInt = Field(4, description="Files of a data set that download at the same time.")
+    download_parallel_per_host: PositiveInt = Field(
+        2, description="Connections to one host, over all commands that share the raw folder."
+    )
+    download_timeout_s: PositiveFloat = Field(
+        60.0, description="Seconds without a byte after which a connection counts as stalled."
+    )
+    download_retries: NonNegativeInt = Field(
+        5, description="Attempts in a row without a new byte before a download gives up."
+    )
+    download_retry_after_max_s: PositiveFloat = Field(
+        600.0, description="The longest wait that a server may ask for, in seconds; a longer one ends the download."
+    )
+    unpack_max_bytes: PositiveInt = Field(2**40, description="Bytes that one archive may unpack to.")
+    unpack_max_ratio: PositiveFloat = Field(300.0, description="Unpacked bytes per packed byte that are believed.")
+    unpack_max_members: PositiveInt = Field(2_000_000, description="Files and folders that one archive may hold.")
+    synapse_token: SecretStr | None = Field(
+        None, description="Personal access token of Synapse with the permissions view and download."
+    )
+    archive_passwords: dict[str, SecretStr] = Field(
+        {}, description='Passwords of encrypted archives by data set, as JSON: `{"word": "..."}`.'
+    )
+    terms_accepted: tuple[str, ...] = Field(
+        (),
+        description="Data sets (JSON list of ids) for which you registered and accepted the terms; their files are "
+        "then downloaded.",
+    )
 
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
         (1.5, 1.5, 1.5), description="Voxel spacing of the lake grid along R, A, S, in mm."
@@ -71,6 +106,13 @@ class Settings(BaseSettings):
         0.02, ge=0, le=1, description="Bar: how far mean organ DSC may lie below the champion's."
     )
 
+    @field_validator("cards")
+    @classmethod
+    def _cards_are_seen_by_every_process(cls, value: str | None) -> str | None:
+        if value is not None and value != os.environ.get(CARDS_VARIABLE):
+            raise ValueError(f"cards is {value!r} here; set {CARDS_VARIABLE} in the environment, which workers inherit")
+        return value
+
     @field_validator("test_fold")
     @classmethod
     def _fold_exists(cls, value: int, info: object) -> int:
@@ -95,6 +137,11 @@ class Settings(BaseSettings):
     def lake_folder(self) -> Path:
         """Folder of the lake: `volumes/` and `tables/` lie in it."""
         return (self.lake_root or self.workspace / "lake").absolute()
+
+    @property
+    def raw_folder(self) -> Path:
+        """Folder of the raw zone: one folder a data set, with `downloads/` and `unpacked/` in it."""
+        return (self.raw_root or self.workspace / "raw").absolute()
 
     @property
     def mlflow_uri(self) -> str:

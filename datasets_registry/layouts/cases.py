@@ -46,12 +46,15 @@ class RawCase:
     """One scan as read.
 
     image: HU, axes as on disk, affine in RAS mm. label: native integer values on the image's grid, None where the data
-    set ships no label for this case. notes: warnings for people; repairs are the volumes' steps.
+    set ships no label for this case. notes: warnings for people; repairs are the volumes' steps. present_values: native
+    values of the structures that the case ships, for cards whose annotation_rule is present; None where the label
+    covers all declared values by rule.
     """
 
     image: Volume
     label: Volume | None
     notes: tuple[str, ...] = ()
+    present_values: frozenset[int] | None = None
 
 
 class Reader(Protocol):

@@ -5,23 +5,19 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from datasets_registry.cards import Card
 from datasets_registry.layouts.cases import CaseFiles, Listing, NoCasesFound
+from datasets_registry.layouts.refusals import refuse_by_id
+from datasets_registry.litter import is_litter
 from imaging.errors import BadInput
 
-LITTER_NAMES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 SHOWN = 8
 """Entries of an unexpected folder quoted in a message."""
 
 Groups = dict[str, list[Path]]
 Problems = list[tuple[str, BadInput]]
-
-
-def is_litter(path: PurePath) -> bool:
-    """Tell whether an operating system left the file behind (AppleDouble `._*`, `__MACOSX`, folder settings)."""
-    return path.name.startswith("._") or path.name in LITTER_NAMES or "__MACOSX" in path.parts
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -51,14 +47,29 @@ def count_litter(root: Path) -> int:
     return sum(1 for path in root.rglob("*") if path.is_file() and is_litter(path.relative_to(root)))
 
 
-def list_pairs(root: Path, card: Card, *, image_is_series: bool = False, label_is_stack: bool = False) -> Listing:
+def list_pairs(
+    root: Path,
+    card: Card,
+    *,
+    image_is_series: bool = False,
+    label_is_stack: bool = False,
+    label_is_tree: bool = False,
+) -> Listing:
     """Return the cases of `root` by the card's globs, image and label joined by native id.
 
     image_is_series, label_is_stack: many files of one folder form an image (DICOM) or a label (PNGs); else one file.
+    label_is_tree: the label is all files that match, whatever folders they lie in.
     Raises NoCasesFound when neither an image nor a label matches.
     """
     layout = card.layout
     images, problems = _group(root, card, layout.image_glob, layout.case_id_regex)
+    pool: Groups = {}
+    if layout.unlabelled_glob is not None:
+        pool, more = _group(root, card, layout.unlabelled_glob, layout.case_id_regex)
+        problems += more
+        for native_id, paths in pool.items():
+            known = images.setdefault(native_id, [])
+            known += [path for path in paths if path not in known]
     labels: Groups = {}
     if layout.label_glob is not None:
         labels, more = _group(root, card, layout.label_glob, layout.label_id_regex or layout.case_id_regex)
@@ -66,8 +77,11 @@ def list_pairs(root: Path, card: Card, *, image_is_series: bool = False, label_i
     cases: list[CaseFiles] = []
     for native_id in sorted({*images, *labels}, key=natural_key):
         try:
+            refuse_by_id(card, native_id)
             image = _image_of(native_id, root, card, images.get(native_id, []), labels, image_is_series)
-            label = _label_of(native_id, root, card, labels.get(native_id, []), label_is_stack)
+            drawn = labels.get(native_id, [])
+            places = {path.parent for path in drawn} if label_is_stack else set(drawn)
+            label = _label_of(native_id, root, card, drawn, set() if label_is_tree else places, native_id in pool)
         except BadInput as problem:
             problems.append((native_id, problem))
         else:
@@ -120,14 +134,6 @@ def _group(root: Path, card: Card, pattern: str, regex: str | None) -> tuple[Gro
 
 def _image_of(native_id: str, root: Path, card: Card, images: list[Path], labels: Groups, series: bool) -> list[Path]:
     where = f"{card.id}/{native_id}"
-    if fault := card.faults.get(native_id):
-        raise BadInput(
-            "faulty_case",
-            where,
-            f"a case known as faulty ({fault.reason})",
-            "a usable case",
-            f"leave it out; reported by {fault.source} ({fault.confidence})",
-        )
     if not images:
         found = ", ".join(path.relative_to(root).as_posix() for path in labels[native_id][:SHOWN])
         raise BadInput(
@@ -143,9 +149,11 @@ def _image_of(native_id: str, root: Path, card: Card, images: list[Path], labels
     return images
 
 
-def _label_of(native_id: str, root: Path, card: Card, labels: list[Path], stack: bool) -> list[Path]:
+def _label_of(
+    native_id: str, root: Path, card: Card, labels: list[Path], places: set[Path], in_pool: bool
+) -> list[Path]:
     where = f"{card.id}/{native_id}"
-    if not labels and card.labels and native_id not in card.unlabelled_case_ids:
+    if not labels and card.labels and not in_pool and native_id not in card.unlabelled_case_ids:
         raise BadInput(
             "label_missing",
             where,
@@ -161,7 +169,6 @@ def _label_of(native_id: str, root: Path, card: Card, labels: list[Path], stack:
             "no label, by the card's unlabelled_case_ids",
             "check the download or correct the card",
         )
-    places = {path.parent for path in labels} if stack else set(labels)
     if len(places) > 1:
         raise BadInput("ambiguous_case", where, _names(places, root), "one label", "keep one of them in the folder")
     return labels

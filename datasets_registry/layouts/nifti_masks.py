@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from datasets_registry.cards import Card
 from datasets_registry.layouts.cases import CaseFiles, Listing, RawCase
 from datasets_registry.layouts.files import list_pairs
-from datasets_registry.layouts.read import join, located, read_nifti_of, with_label
+from datasets_registry.layouts.read import join, located, read_nifti_of
+from datasets_registry.layouts.structures import Masks, match_structures, merge_masks
 from imaging.checks import match_grid
 from imaging.errors import BadInput
+from imaging.volume import Volume
 
 
 def list_cases(root: Path, card: Card) -> Listing:
     """Return images with the masks that the card declares, in order of its values; raises NoCasesFound.
 
-    A structure without a file is a problem: nobody knows whether it was looked for. Other masks are left alone.
+    A structure without a file is a problem, unless the card calls it optional or its rule is that only present
+    structures were looked for. Other masks are left alone.
     """
     listing = list_pairs(root, card, label_is_stack=True)
     cases: list[CaseFiles] = []
@@ -37,31 +37,36 @@ def read_case(case: CaseFiles, card: Card) -> RawCase:
 
     Where masks overlap, the higher value wins and a note gives the count of voxels.
     """
-    image = read_nifti_of(case.image[0], card, case.where)
-    checked = join(image, None, card, case.where)
+    checked = join(read_nifti_of(case.image[0], card, case.where), None, card, case.where)
     if not case.label:
         return checked
-    image = checked.image
-    merged: NDArray[np.uint8] = np.zeros(image.shape, dtype=np.uint8)
-    overlapping = 0
-    for value, path in zip(sorted(card.labels), case.label, strict=True):
-        mask = read_nifti_of(path, card, case.where)
-        with located(f"{case.where} ({path.name})"):
-            inside = match_grid(image, mask, case.where).array != 0
-        overlapping += int(np.count_nonzero(merged[inside]))
-        merged[inside] = value
-    raw = with_label(image, image.with_array(merged), card, case.where)
-    if overlapping == 0:
-        return raw
-    note = f"{case.where}: {overlapping} voxels lie in two masks, the higher value was kept"
-    return replace(raw, notes=(*raw.notes, note))
+    return merge_masks(checked.image, _masks(case, checked.image, card), card, case.where)
+
+
+def _masks(case: CaseFiles, image: Volume, card: Card) -> Masks:
+    for value, paths in _by_value(case, card).items():
+        for path in paths:
+            mask = read_nifti_of(path, card, case.where)
+            with located(f"{case.where} ({path.name})"):
+                placed = match_grid(image, mask, case.where)
+            yield value, placed
+
+
+def _by_value(case: CaseFiles, card: Card) -> dict[int, list[Path]]:
+    by_name = {path.name.removesuffix(".gz").removesuffix(".nii"): path for path in case.label}
+    with located(case.where):
+        found, _ = match_structures(by_name, card)
+    return {value: [by_name[name] for name in names] for value, names in found.items()}
 
 
 def _declared_masks(case: CaseFiles, card: Card) -> tuple[Path, ...]:
     if not case.label:
         return ()
-    by_name = {path.name.removesuffix(".gz").removesuffix(".nii"): path for path in case.label}
-    missing = [label.name for label in card.labels.values() if label.name not in by_name]
+    found = _by_value(case, card)
+    may_lack = card.annotation_rule == "present"
+    missing = [
+        label.name for value, label in card.labels.items() if value not in found and not (label.optional or may_lack)
+    ]
     if missing:
         raise BadInput(
             "label_missing",
@@ -70,4 +75,4 @@ def _declared_masks(case: CaseFiles, card: Card) -> tuple[Path, ...]:
             "one file for every structure that the card declares",
             "fetch the case again",
         )
-    return tuple(by_name[card.labels[value].name] for value in sorted(card.labels))
+    return tuple(path for paths in found.values() for path in paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from datasets_registry.cards import Card
@@ -17,6 +18,8 @@ def list_cases(root: Path, card: Card) -> Listing:
 
 def read_case(case: CaseFiles, card: Card) -> RawCase:
     """Return image (HU) and label (native values on the image's grid) of one pair; raises BadInput."""
-    image = read_nifti_of(case.image[0], card, case.where)
-    label = read_nifti_of(case.label[0], card, case.where) if case.label else None
-    return join(image, label, card, case.where)
+    with ThreadPoolExecutor(1) as beside:
+        # unpacking takes most of the time, and the two files do not wait for each other
+        label = beside.submit(read_nifti_of, case.label[0], card, case.where) if case.label else None
+        image = read_nifti_of(case.image[0], card, case.where)
+        return join(image, None if label is None else label.result(), card, case.where)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
+
 from datasets_registry.cards import Card
 from datasets_registry.layouts.cases import RawCase
 from imaging.checks import check_hu, check_label_values, clear_padding, match_grid
@@ -52,8 +54,14 @@ def read_nifti_of(path: Path, card: Card, where: str) -> Volume:
     choice = card.layout.options.get("affine_from", "agree")
     if choice not in AFFINE_CHOICES:
         raise ValueError(f"card {card.id}: layout.options.affine_from is {choice!r}, expected one of {AFFINE_CHOICES}")
-    with located(f"{where} ({path.name})", (path,)):
-        return read_nifti(path, affine_from=cast(Literal["agree", "sform", "qform"], choice))
+    try:
+        with located(f"{where} ({path.name})", (path,)):
+            return read_nifti(path, affine_from=cast(Literal["agree", "sform", "qform"], choice))
+    except BadInput as problem:
+        if problem.code != "html" or card.landing_page is None:
+            raise
+        remedy = f"{problem.remedy}: {card.landing_page} (access: {card.access})"
+        raise BadInput(problem.code, problem.where, problem.found, problem.expected, remedy) from None
 
 
 def join(image: Volume, label: Volume | None, card: Card, where: str) -> RawCase:
@@ -67,7 +75,15 @@ def join(image: Volume, label: Volume | None, card: Card, where: str) -> RawCase
 
 
 def with_label(image: Volume, label: Volume, card: Card, where: str) -> RawCase:
-    """Return the case with a label that already lies on the image's grid, after the check on its values."""
+    """Return the case with a label that already lies on the image's grid, after the check on its values.
+
+    Under annotation_rule present the values that occur are the structures present; readers that find structures by
+    file or segment name put their own in the place.
+    """
     label = check_label_values(label, card.value_names, where)
+    if card.annotation_rule == "present":
+        values = frozenset(int(value) for value in np.unique(label.array) if value != 0)
+        notes = () if values else (f"{where}: the label is empty, so nothing tells what was looked for",)
+        return RawCase(image, label, notes, present_values=values)
     notes = () if label.array.any() else (f"{where}: the label is empty, all annotated classes count as absent",)
     return RawCase(image, label, notes)

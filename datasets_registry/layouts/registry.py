@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datasets_registry.cards import Card
-from datasets_registry.layouts import dicom_nifti, dicom_png, local, msd, nifti_masks, nifti_pairs
+from datasets_registry.layouts import dicom_masks, dicom_nifti, dicom_png, local, msd, nifti_masks, nifti_pairs
 from datasets_registry.layouts.cases import Reader
 
 READERS: dict[str, Reader] = {
@@ -12,6 +12,7 @@ READERS: dict[str, Reader] = {
     "msd": msd,
     "dicom_nifti": dicom_nifti,
     "dicom_png": dicom_png,
+    "dicom_masks": dicom_masks,
     "local": local,
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets_registry.cards import Card
 from imaging.dicom_write import write_series
 from imaging.nifti import write_nifti
 from imaging.png_stack import write_png
@@ -46,15 +47,20 @@ def write_chaos_mr(folder: Path) -> None:
         write_png(np.zeros((16, 16), dtype=np.uint8), place / "Ground" / f"IMG-0002-{index + 1:05d}.png")
 
 
-def write_pancreas_case(folder: Path, native_id: str, image: Volume, label: Volume, case: int) -> None:
+def write_pancreas_case(
+    folder: Path, card: Card, native_id: str, image: Volume, label: Volume | None, case: int
+) -> None:
     """Write one Pancreas-CT case: a series, and a label file whose rows run the other way than its affine says.
 
-    The label's affine keeps only the spacing, so that nothing but the tissue tells how it lies on the image.
+    The label's affine keeps only the spacing, so that nothing but the tissue tells how it lies on the image. It goes to
+    the folder of the card's label variant; None writes the series alone.
     """
     study, series = f"PANCREAS{native_id}-Pancreas-{18000 + case}", f"Pancreas-{63000 + case}"
     place = folder / "Pancreas-CT" / f"PANCREAS_{native_id}" / study / series
     write_series(image, place, patient_id=f"PANCREAS_{native_id}", file_name="{index:06d}.dcm")
-    labels = folder / "label_tcia_multiorgan"
+    if label is None:
+        return
+    labels = folder / (card.layout.label_glob or "").partition("/")[0]
     labels.mkdir(parents=True, exist_ok=True)
     flipped = np.ascontiguousarray(label.array[:, :, ::-1])
     write_nifti(Volume(flipped, np.diag([*label.spacing_mm, 1.0])), labels / f"label{native_id}.nii.gz")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from datasets_registry.miniatures.body_map import BodyMap, draw_body_map
 from datasets_registry.miniatures.frame import AIR_HU, frame
 from datasets_registry.miniatures.lesions import choose_counts, grow
 from datasets_registry.miniatures.organs import organs
+from datasets_registry.miniatures.peculiar import apply_peculiar
 from datasets_registry.miniatures.shape import Paint, Shape
 from datasets_registry.taxonomy import class_info, class_names
 from imaging.bits import Bits, empty_bits
@@ -36,11 +37,12 @@ class Anatomy:
     lesions: Mapping[str, int]
 
 
-def make_anatomy(seed: int, lesions: Mapping[str, int] | None = None) -> Anatomy:
+def make_anatomy(seed: int, lesions: Mapping[str, int] | None = None, peculiar: Iterable[str] = ()) -> Anatomy:
     """Return the patient of a seed; the same seed gives the same patient.
 
     lesions: class name -> how many (0: surely none, at most the number of its sites); classes not named are drawn by
-    probability. Raises KeyError for a class the phantom cannot grow, ValueError for a negative count.
+    probability. peculiar: names of `peculiar.PECULIAR`. Raises KeyError for a class the phantom cannot grow and for an
+    unknown peculiarity, ValueError for a negative count.
     """
     rng = _stream(seed, "patient")
     female = bool(rng.random() < 0.5)
@@ -48,6 +50,7 @@ def make_anatomy(seed: int, lesions: Mapping[str, int] | None = None) -> Anatomy
     shapes = [*frame(), *organs(female)]
     for name, count in counts.items():
         shapes += grow(name, count, _stream(seed, name))
+    shapes = apply_peculiar(shapes, peculiar)
     contrast = float(np.clip(rng.normal(1.0, 0.06), 0.85, 1.15))
     varied = _varied(shapes, seed, contrast)
     return Anatomy(tuple(varied), draw_body_map(_stream(seed, "body")), female, counts)

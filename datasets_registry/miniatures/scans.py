@@ -1,70 +1,20 @@
-"""How each miniature set was scanned: grid, field of view, and which lesions its patients have."""
+"""From a scan's style to its grid in the scanner, and to the lesions that its patient has."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from datasets_registry.cards import Card
 from datasets_registry.miniatures.lesions import KINDS
+from datasets_registry.miniatures.styles import FIELD_MM, ScanStyle
 from imaging.volume import Affine
 
-FIELD_MM = ((-196.0, 196.0), (-158.0, 146.0), (-232.0, 206.0))
-"""World box of a whole scan (x, y, z), from the lung bases to below the femoral heads."""
 AXES = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 """Letter -> world axis and direction in which the array index grows."""
 
 
-@dataclass(frozen=True)
-class ScanStyle:
-    """What the scans of one set have in common.
-
-    axes: three letters, where each array axis points. spacing_mm: along world x, y, z. z_mm: first and last slice.
-    noise_hu: standard deviation. lesions: class -> counts that the cases go through in turn; classes not named follow
-    the card. first_id: number of the first case. ids: the set's own numbers where they have gaps.
-    """
-
-    axes: str = "RAS"
-    spacing_mm: tuple[float, float, float] = (4.0, 4.0, 5.0)
-    z_mm: tuple[float, float] = FIELD_MM[2]
-    noise_hu: float = 12.0
-    lesions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    first_id: int = 1
-    ids: tuple[int, ...] = ()
-
-
-STYLES: dict[str, ScanStyle] = {
-    "btcv": ScanStyle("LAS", (4.0, 4.0, 5.0), lesions=dict.fromkeys(KINDS, (0,))),
-    "kits": ScanStyle("IPL", (4.2, 4.2, 4.5), lesions={"kidney_tumor": (1,), "kidney_cyst": (1, 0)}, first_id=0),
-    "chaos_ct": ScanStyle(
-        "LPI", (3.8, 3.8, 4.0), (-44.0, 206.0), ids=(1, 2, 5, 6, 8, 10, 14, 16, 18, 19, *range(21, 31))
-    ),
-    "msd_pancreas": ScanStyle("RAS", (4.1, 4.1, 5.5), (-136.0, 206.0), 13.0, {"pancreas_tumor": (1,)}),
-    "pancreas_ct": ScanStyle("LPS", (3.9, 3.9, 4.8), noise_hu=11.0),
-}
-EXTERNAL_STYLE = ScanStyle(
-    "LPS",
-    (4.3, 4.3, 5.0),
-    noise_hu=13.0,
-    lesions={
-        "kidney_tumor": (1, 0),
-        "pancreas_tumor": (0, 1, 1),
-        "kidney_cyst": (1, 1, 0),
-        "hepatic_vessel_tumor": (0,),
-    },
-)
-
-
-def style_of(card: Card, spacing_mm: tuple[float, float, float] | None = None) -> ScanStyle:
-    """Return the style of a set, a plain one for a card without its own; `spacing_mm` (x, y, z) replaces its grid's."""
-    style = STYLES.get(card.id, ScanStyle())
-    return style if spacing_mm is None else replace(style, spacing_mm=spacing_mm)
-
-
-def lesions_of(case: int, style: ScanStyle, card: Card | None) -> dict[str, int]:
-    """Return the lesion counts that case number `case` of a set must have; classes left out are drawn by chance.
+def lesions_of(turn: int, style: ScanStyle, card: Card | None) -> dict[str, int]:
+    """Return the lesion counts that the case at place `turn` of a set must have; classes left out are drawn by chance.
 
     Annotated lesions are present, those the card calls tumour-free absent. The liver bears one kind of tumour only,
     since both kinds are liver tumours and a card's label would otherwise be untrue to the other one.
@@ -75,11 +25,11 @@ def lesions_of(case: int, style: ScanStyle, card: Card | None) -> dict[str, int]
             if name in card.tumour_free:
                 wanted[name] = 0
             elif name in card.annotated_classes:
-                wanted[name] = (2, 1, 3)[case % 3] if name == "liver_tumor" else 1
+                wanted[name] = (2, 1, 3)[turn % 3] if name == "liver_tumor" else 1
         vessel_tumour = "hepatic_vessel_tumor" in card.annotated_classes
         wanted["liver_tumor" if vessel_tumour else "hepatic_vessel_tumor"] = 0
     for name, counts in style.lesions.items():
-        wanted[name] = counts[case % len(counts)]
+        wanted[name] = counts[turn % len(counts)]
     return wanted
 
 

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from numpy.typing import NDArray
 from ome_zarr_models.v05 import Image
 
 from catalog import layout, ome
 from catalog.lake import Lake
 from imaging.volume import Volume
+
+
+def write(folder: Path, values: NDArray[np.int16]) -> None:
+    with layout.written_together():
+        layout.write_array(folder, values, layout.IMAGE_FILL, ome.SPACE)
 
 
 def test_coarser_image_holds_means_rounded_half_up() -> None:
@@ -33,7 +39,7 @@ def test_coarser_bits_hold_every_class_found() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (32, 32, 32), (33, 5, 64)])
 def test_array_is_one_shard_with_a_checksum_in_every_chunk(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     values = np.random.default_rng(0).integers(-1024, 3000, shape, dtype=np.int16)
-    layout.write_array(tmp_path / "0", values, layout.IMAGE_FILL, ome.SPACE)
+    write(tmp_path / "0", values)
     files = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(files) == ["0/c/0/0/0", "0/zarr.json"]
     metadata = json.loads((tmp_path / "0/zarr.json").read_text())
@@ -50,7 +56,7 @@ def test_both_codec_pipelines_read_the_same_voxels(tmp_path: Path, monkeypatch: 
     for writer in (layout.ZARRS, layout.ZARR_PYTHON):
         monkeypatch.setattr(layout, "codec_pipeline", lambda name=writer: name)
         folder = tmp_path / writer
-        layout.write_array(folder, values, layout.IMAGE_FILL, ome.SPACE)
+        write(folder, values)
         for reader in (layout.ZARRS, layout.ZARR_PYTHON):
             monkeypatch.setattr(layout, "codec_pipeline", lambda name=reader: name)
             np.testing.assert_array_equal(layout.open_array(folder)[3:33, 1:39, 30:35], values[3:33, 1:39, 30:35])
@@ -64,7 +70,7 @@ def test_zarrs_is_used_when_it_imports_and_not_otherwise(monkeypatch: pytest.Mon
 
 def test_opening_leaves_the_process_wide_settings_alone(tmp_path: Path) -> None:
     before = zarr.config.get("codec_pipeline.path"), zarr.config.get("threading.max_workers")
-    layout.write_array(tmp_path / "0", np.zeros((2, 2, 2), np.int16), layout.IMAGE_FILL, ome.SPACE)
+    write(tmp_path / "0", np.zeros((2, 2, 2), np.int16))
     layout.open_array(tmp_path / "0")
     assert (zarr.config.get("codec_pipeline.path"), zarr.config.get("threading.max_workers")) == before
 
@@ -88,3 +94,8 @@ def test_stored_case_is_valid_ome_zarr(lake: Lake, scan: Any, label: Any, words:
     assert group["1"].shape == (33, 19, 3)
     assert group["labels/human/2"].shape == (words, 17, 10, 2)
     assert group["labels/human/0"].metadata.dimension_names == ("c", "z", "y", "x")
+
+
+def test_an_array_is_not_written_where_threads_could_change_its_bytes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="written_together"):
+        layout.write_array(tmp_path / "0", np.zeros((2, 2, 2), np.int16), layout.IMAGE_FILL, ome.SPACE)

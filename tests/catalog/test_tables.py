@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -352,3 +353,34 @@ def test_conflicting_commits_of_one_key_are_refused_by_the_log(tmp_path: Path, c
 def test_tokens_are_positive_and_tell_their_parts_apart() -> None:
     assert 0 <= token("a", "b") < 2**62
     assert len({token("a", "b"), token("ab"), token("a", "b", ""), token("b", "a")}) == 4
+
+
+def test_members_of_a_split_group_are_those_of_the_current_versions(tables: Tables, case_row: Any) -> None:
+    group, other = "a" * 16, "b" * 16
+    for dataset in ("lits", "msd_liver"):
+        tables.commit_case({**case_row(dataset, "case_1"), "split_group": group})
+    tables.commit_case({**case_row("lits", "case_1"), "ingest_key": OTHER_KEY, "split_group": other})
+    assert tables.group_members(group) == ["msd_liver/case_1"]
+    assert tables.group_members(other) == ["lits/case_1"]
+    assert tables.group_members("c" * 16) == []
+
+
+def test_a_table_made_with_other_words_and_fewer_columns_goes_on(
+    tmp_path: Path, case_row: Any, label_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lake of an earlier version: a column described otherwise, another one not there yet."""
+    earlier = dict(schema.LABELS)
+    del earlier["hu_mean"]
+    earlier["ml"] = replace(earlier["ml"], meaning="size")
+    case = case_row("kits", "case_1")
+    with monkeypatch.context() as older:
+        older.setitem(schema.TABLES, "labels", earlier)
+        schema.arrow_schema.cache_clear()
+        row = {name: value for name, value in label_row(case, "liver").items() if name != "hu_mean"}
+        Tables(tmp_path).commit_case(case, [row])
+    schema.arrow_schema.cache_clear()
+    second = case_row("kits", "case_2")
+    Tables(tmp_path).commit_case(second, [{**label_row(second, "liver"), "hu_mean": 42.0}])
+    found = Tables(tmp_path).labels().set_index("case_id")["hu_mean"]
+    assert pd.isna(found["kits/case_1"])
+    assert found["kits/case_2"] == 42.0

@@ -191,3 +191,51 @@ def test_every_voxel_gets_exactly_the_classes_of_its_value(values: list[int]) ->
     for z, value in enumerate(values):
         expected = set(card.labels[value].classes) if value else set()
         assert {name for name in class_names() if mask_of(bits, name)[0, 0, z]} == expected
+
+
+def test_a_tumour_sets_no_organ_that_nobody_annotated_in_the_case() -> None:
+    label = label_of(organ=(1, box(slice(2, 6))), tumour=(2, box(slice(2, 3))))
+    result = native_to_bits(label, load_card("msd_pancreas"), None, annotated=("pancreas_tumor",))
+    assert voxels_of(result.bits) == {"pancreas_tumor": 9}
+    assert result.annotated == ("pancreas_tumor",)
+
+
+def test_the_annotated_classes_come_back_in_channel_order() -> None:
+    result = native_to_bits(label_of(), load_card("lits"), None, annotated=("liver_tumor", "liver"))
+    assert result.annotated == ("liver", "liver_tumor")
+
+
+def test_of_a_pair_only_the_annotated_side_is_set() -> None:
+    label = label_of(right=(1, box(slice(8, 11))), left=(1, box(slice(1, 4))))
+    card = load_card("kits")
+    result = native_to_bits(label, card, None, midline_x=MIDDLE, annotated=("left_kidney",))
+    assert voxels_of(result.bits) == {"left_kidney": 27}
+    assert result.split_status == {"right_kidney": "two"}
+    nothing = native_to_bits(label, card, None, midline_x=MIDDLE, annotated=("kidney_tumor",))
+    assert (voxels_of(nothing.bits), nothing.split_status) == ({}, {})
+
+
+def test_a_lesion_of_the_other_kidney_does_not_become_the_annotated_one() -> None:
+    label = label_of(left=(2, box(slice(2, 4), z=slice(0, 1))), cyst=(3, box(slice(8, 9), z=slice(0, 1))))
+    annotated = ("left_kidney", "kidney_cyst")
+    result = native_to_bits(label, sloppy_card(), None, midline_x=MIDDLE, annotated=annotated)
+    assert voxels_of(result.bits) == {"left_kidney": 6, "kidney_cyst": 3}
+
+
+def test_a_class_that_the_card_does_not_annotate_cannot_be_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"x/1: \['spleen'\] given as annotated, but card lits annotates"):
+        native_to_bits(label_of(), load_card("lits"), None, annotated=("spleen",), where="x/1")
+
+
+def test_an_organ_that_touches_an_unassigned_tumour_is_not_known_in_that_case() -> None:
+    flare = load_card("flare23_pool")
+    label = label_of(
+        liver=(1, box(slice(8, 11))),
+        spleen=(3, box(slice(1, 3))),
+        tumour=(14, box(slice(7, 8), slice(4, 5), slice(4, 5))),  # shares a corner with the liver
+    )
+    result = native_to_bits(label, flare, None, midline_x=MIDDLE, annotated=("spleen", "liver"))
+    assert result.annotated == ("spleen",)
+    assert voxels_of(result.bits) == {"spleen": 18}
+    alone = label_of(spleen=(3, box(slice(1, 3))), tumour=(14, box(slice(4, 5))))
+    assert native_to_bits(alone, flare, None, midline_x=MIDDLE, annotated=("spleen",)).annotated == ("spleen",)

@@ -40,6 +40,7 @@ def voxels_of(bits: Any) -> dict[str, int]:
 
 def test_gantry_tilt_is_read_straight(real: RealCase) -> None:
     raw = read_only_case(real("dicom_gantry_tilt"), load_card("local"))
+    assert [note.split(": ", 1)[1] for note in raw.notes] == ["only 4 slices, fewer than 10"]
     directions = raw.image.affine[:3, :3] / np.array(raw.image.spacing_mm)
     assert np.allclose(directions.T @ directions, np.eye(3), atol=1e-3)
     assert any("degrees" in step.parameters for step in raw.image.steps)
@@ -58,8 +59,13 @@ def test_a_series_without_uid_in_jpeg_2000_is_read(real: RealCase) -> None:
     root = real("totalsegmentator_dicom")
     listing = reader_for(card).list_cases(root, card)
     assert listing.problems == ()
-    assert (len(listing.cases), listing.skipped_files) == (1, 2)  # label.nii.gz and source.json
-    image = reader_for(card).read_case(listing.cases[0], card).image
+    assert (len(listing.cases), listing.skipped_files) == (1, 1)  # source.json
+    raw = reader_for(card).read_case(listing.cases[0], card)
+    image = raw.image
+    assert raw.label is None
+    assert [note.split(": ", 1)[1] for note in raw.notes] == [
+        "1 label maps left out: values mean nothing without a card"
+    ]
     label = read_nifti(root / "label.nii.gz")
     assert sorted(image.shape) == sorted(label.shape)
     assert image.shape[2] == 20

@@ -70,5 +70,5 @@ def test_an_empty_source_shows_the_layout_expected(tmp_path: Path) -> None:
 def test_datasets_are_listed_as_json(tmp_path: Path) -> None:
     result = _ctfactory("datasets", "list", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    rows = {row["data set"]: row for row in json.loads(result.stdout)}
-    assert rows["chaos_ct"]["annotated classes"] == "6"
+    rows = {row["id"]: row for row in json.loads(result.stdout)}
+    assert rows["chaos_ct"]["annotated_classes"] == ["liver"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.bits import count_voxels, empty_bits, get_channel, pack, set_channel, unpack, words_for
+from imaging.bits import channel_boxes, count_voxels, empty_bits, get_channel, pack, set_channel, unpack, words_for
 
 
 def test_channel_33_is_the_first_bit_of_the_second_word() -> None:
@@ -54,3 +56,17 @@ def test_wrong_channel_shape_and_count_say_what_was_given() -> None:
         count_voxels(bits, 33)
     with pytest.raises(ValueError, match="at least 1"):
         words_for(0)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_boxes_of_all_channels(order: Literal["C", "F"]) -> None:
+    bits = empty_bits((3, 4, 5), 33, order)
+    bits[0, 0, 1, 2] = 1
+    bits[0, 2, 3, 4] = 1 | 2**31
+    bits[1, 1, 0, 3] = 1
+    assert channel_boxes(bits) == {
+        0: (0, 1, 2, 3, 4, 5),
+        31: (2, 3, 4, 3, 4, 5),
+        32: (1, 0, 3, 2, 1, 4),
+    }
+    assert channel_boxes(empty_bits((3, 4, 5), 33, order)) == {}

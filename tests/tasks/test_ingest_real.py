@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from datasets_registry.card_files import CARDS
 from datasets_registry.cards import load_card
-from tasks.ingest import CaseOutcome, ingest_batch, list_source
+from tasks.ingest import ingest_batch, list_source
+from tasks.ingest_case import CaseOutcome
 from tasks.settings import Settings
 from tasks.workspace import open_workspace
 
@@ -18,6 +20,18 @@ pytestmark = pytest.mark.real_data
 def _ingest(card: str, source: Path, settings: Settings, cohort: str | None = None) -> list[CaseOutcome]:
     listing = list_source(card, source, settings, cohort=cohort)
     return [*listing.refused, *ingest_batch(listing.requests, settings)]
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A hospital's own copy of the card `local`, which also takes series of a few slices."""
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    text = (CARDS / "local.yaml").read_text()
+    copied = text.replace("id: local\n", "id: clinic\n", 1).replace("min_slices: 10", "min_slices: 2", 1)
+    (folder / "clinic.yaml").write_text(copied)
+    monkeypatch.setenv("CTFACTORY_CARDS", str(folder))
+    return "clinic"
 
 
 def _expected_ml(source: Path) -> dict[str, float]:
@@ -71,9 +85,9 @@ def test_labels_of_a_model_enter_as_pseudo(real_data: Path, tmp_path: Path) -> N
         ("crlm_ct_1004_unlabelled", "ingested", ""),
     ],
 )
-def test_real_dicom_cases(real_data: Path, tmp_path: Path, folder: str, outcome: str, reason: str) -> None:
+def test_real_dicom_cases(real_data: Path, tmp_path: Path, clinic: str, folder: str, outcome: str, reason: str) -> None:
     settings = Settings(workspace=tmp_path, spacing_mm=(6, 6, 6))
-    (found,) = _ingest("local", real_data / folder, settings, cohort="real")
+    (found,) = _ingest(clinic, real_data / folder, settings)
     assert found.outcome == outcome
     assert reason in found.message
     tables = open_workspace(settings).tables
@@ -81,9 +95,9 @@ def test_real_dicom_cases(real_data: Path, tmp_path: Path, folder: str, outcome:
     assert len(tables.quarantined()) == (outcome == "quarantined")
 
 
-def test_gantry_tilt_is_repaired_and_written_down(real_data: Path, tmp_path: Path) -> None:
+def test_gantry_tilt_is_repaired_and_written_down(real_data: Path, tmp_path: Path, clinic: str) -> None:
     settings = Settings(workspace=tmp_path, spacing_mm=(6, 6, 6))
-    _ingest("local", real_data / "dicom_gantry_tilt", settings, cohort="real")
+    _ingest(clinic, real_data / "dicom_gantry_tilt", settings)
     (steps,) = open_workspace(settings).tables.cases()["steps"]
     (straightened,) = [step for step in map(json.loads, steps) if step["step"] == "straighten"]
     assert straightened["degrees"] == pytest.approx(14.0, abs=0.1)
@@ -95,4 +109,4 @@ def test_one_scan_in_two_formats_shares_a_split_group(real_data: Path, tmp_path:
     assert [item.outcome for item in outcomes] == ["ingested", "ingested"]
     cases = open_workspace(settings).tables.cases()
     assert cases["split_group"].nunique() == 1
-    assert sum("same scan as" in flag for flags in cases["flags"] for flag in flags) == 1
+    assert sum(flag.startswith("same_scan: ") for flags in cases["flags"] for flag in flags) == 1

@@ -11,7 +11,7 @@ import pytest
 from datasets_registry.taxonomy import class_info
 from imaging.bits import empty_bits, set_channel
 from imaging.volume import Volume
-from tasks.case_rows import label_row
+from tasks.case_rows import label_rows
 from tasks.patches import LakePatchSource, training_source
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
@@ -34,17 +34,15 @@ def _commit(
     key = f"{dataset}{native_id}".encode().hex().ljust(64, "0")
     stored = workspace.lake.write_case(dataset, native_id, key, image, {}, {"shipped": bits})
     identity = {"case_id": f"{dataset}/{native_id}", "ingest_key": key}
-    rows = [
-        label_row(
-            bits, image, name, case=identity, annotation="shipped", sampled_voxels=4,
-            provenance={
-                "state": "annotated",
-                "label_origin": "human",
-                "manifest": stored.annotation_manifest("shipped").to_json(),
-            },
-        )
-        for name in known.get("classes", ("liver", "liver_tumor"))
-    ]  # fmt: skip
+    provenance = {
+        "state": "annotated",
+        "label_origin": "human",
+        "manifest": stored.annotation_manifest("shipped").to_json(),
+    }
+    rows = label_rows(
+        bits, image, known.get("classes", ("liver", "liver_tumor")), case=identity, annotation="shipped",
+        sampled_voxels=4, provenance=lambda _: provenance,
+    )  # fmt: skip
     case = {
         **identity, "dataset": dataset, "native_id": native_id, "content_sha256": key, "raw_sha256": key,
         "split_group": known.get("group", key[:16]), "fold": fold if role == "train" else None, "role": role,

@@ -43,3 +43,11 @@ def test_test_fold_must_exist() -> None:
 
 def test_reference_page_lists_every_setting() -> None:
     assert settings_reference() in REFERENCE.read_text()
+
+
+def test_own_cards_come_from_the_environment_that_workers_inherit(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("ctfactory.toml").write_text('cards = "cards"\n')
+    with pytest.raises(ValidationError, match="set CTFACTORY_CARDS in the environment"):
+        Settings()
+    monkeypatch.setenv("CTFACTORY_CARDS", "cards")
+    assert Settings().cards == "cards"
