@@ -50,7 +50,7 @@ def token(*parts: str) -> int:
 
 
 def _worded_as_stored(rows: pa.Table, table: DeltaTable) -> pa.Table:
-    """Return the rows with the stored columns' own unit and meaning: Delta refuses a column described in other words."""
+    """Return the rows with unit and meaning as stored: Delta refuses a column described in other words."""
     stored = {field.name: field for field in pa.schema(table.schema().to_arrow())}
     fields = [
         field.with_metadata(stored[field.name].metadata if field.name in stored else field.metadata)
