@@ -6,6 +6,8 @@ from datasets_registry.taxonomy import class_names
 from flows.console import console, print_table
 from tasks.status import Status
 
+QUARANTINE_COLUMNS = ("code", "found", "expected", "remedy", "retry")
+
 
 def print_status(status: Status) -> None:
     """Print the status as tables, the most looked-for first."""
@@ -20,9 +22,9 @@ def print_status(status: Status) -> None:
     print_table("Labels per class and state", ("class", *states), rows)
     print_table(
         "Quarantine",
-        ("case", "code", "found", "expected", "remedy"),
+        ("case", "code", "found", "expected", "remedy", "try again"),
         [
-            (f"{row['dataset']}/{row['native_id']}", row["code"], row["found"], row["expected"], row["remedy"])
+            (f"{row['dataset']}/{row['native_id']}", *(row[name] for name in QUARANTINE_COLUMNS))
             for row in status.quarantine
         ],
     )

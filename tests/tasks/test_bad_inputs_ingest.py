@@ -607,6 +607,7 @@ def test_a_bad_input_meets_its_verdict(
     cases = workspace.tables.cases(dataset=dataset)
     mine = cases[cases["native_id"] == native_id] if case.cohort is None else cases
     refusals = workspace.tables.quarantined(dataset)
+    assert all(command.startswith(f"ctfactory ingest {case.card} --source ") for command in refusals["retry"])
     refusals = refusals[refusals["native_id"] == native_id] if case.cohort is None else refusals
     assert "mustermann" not in caplog.text.lower()
     if row.code:
