@@ -102,7 +102,8 @@ def print_ingest_all(results: Sequence[MiniatureIngest], *, as_json: bool) -> No
     total = {name: sum(one.report.counts[name] for one in results) for name in results[0].report.counts}
     told = ", ".join(f"{count} {name}" for name, count in total.items())
     nothing = "nothing to do: " if all(one.nothing_to_do for one in results) else ""
-    console.print(f"{len(results)} data sets: {nothing}{told}, {len(unexpected)} of them unexpected")
+    sets = f"{len(results)} data set{'s' if len(results) != 1 else ''}"
+    console.print(f"{sets}: {nothing}{told}, {len(unexpected)} of them unexpected")
 
 
 def _annotated_classes(card_id: str, settings: Settings) -> int:
