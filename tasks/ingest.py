@@ -49,7 +49,7 @@ def list_source(
     dataset = cohort or card.id
     listing = reader_for(card).list_cases(source, card)
     check_set(listing, card)
-    retry = retry_command(card, source, cohort=cohort, variant=variant)
+    retry = retry_command(card, source, settings, cohort=cohort, variant=variant)
     workspace = open_workspace(settings)
     for native_id, problem in listing.problems:
         quarantine(workspace, dataset, native_id, problem, retry=retry, flow_run_id=flow_run_id)
@@ -69,11 +69,15 @@ def list_source(
     )
 
 
-def retry_command(card: Card, source: Path, *, cohort: str | None, variant: str | None) -> str:
+def retry_command(
+    card: Card, source: Path, settings: Settings, *, cohort: str | None = None, variant: str | None = None
+) -> str:
     """Return the command that reads a folder again; of a private cohort without its path, which may name patients."""
     words = ["ctfactory", "ingest", card.id, "--source", "FOLDER" if card.access == "private" else str(source)]
     words += ["--cohort", cohort] if cohort is not None else []
     words += ["--variant", variant] if variant is not None else []
+    if settings.workspace != Settings.model_fields["workspace"].default:
+        words += ["--workspace", str(settings.workspace)]
     return shlex.join(words)
 
 
