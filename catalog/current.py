@@ -42,4 +42,10 @@ def current_rows(tables: Tables, table: str, at_versions: Mapping[str, int], wit
     else:
         frame = tables.runs(at_versions=at_versions)
     wanted = pa.schema([current_schema(table).field(name) for name in names])
-    return pa.Table.from_pandas(frame[names], schema=wanted, preserve_index=False)
+    times = [field.name for field in wanted if field.type == schema.TIME]
+    # pyarrow reads times with a zone by a way that pandas has announced to close; without one it does not.
+    frame = frame[names].assign(**{name: frame[name].dt.tz_convert(None) for name in times})
+    without_zone = pa.schema(
+        [field.with_type(pa.timestamp("us")) if field.name in times else field for field in wanted]
+    )
+    return pa.Table.from_pandas(frame, schema=without_zone, preserve_index=False).cast(wanted)

@@ -137,7 +137,8 @@ def _unknown(tables: Tables, case_id: str, seen: Mapping[str, int]) -> KeyError:
         )
     cases = tables.cases(at_versions=seen)
     ids = cases["case_id"].tolist()
-    near = cases.loc[cases["native_id"] == case_id, "case_id"].tolist()
+    asked = case_id.lower()
+    near = [name for name in ids if asked in (name.lower(), name.lower().partition("/")[2])]
     near += [name for name in difflib.get_close_matches(case_id, ids, NEAREST, 0.4) if name not in near]
     found = f"nearest: {', '.join(near[:NEAREST])}" if near else f"none of {len(ids)} cases is called alike"
     return KeyError(f"unknown case {case_id!r}; {found}")

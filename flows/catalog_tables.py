@@ -20,8 +20,13 @@ KEY_SHOWN = 12
 
 STATE_STYLE = {"annotated": "green", "pseudo": "cyan"}
 COMMERCIAL = {True: "no commercial use", False: "commercial use allowed", None: "commercial use not known"}
-MATRIX_COLUMN = 8
-"""Characters of the narrowest data set column of the coverage table."""
+TOTALS = {"cases": "cases", "present": "with it", "voxels": "voxels", "ml": "ml"}
+COUNTED = {
+    "cases": "cases where the class was looked for, there or not",
+    "present": "cases that show the class",
+    "voxels": "labelled voxels of the lake's grid",
+    "ml": "labelled ml",
+}
 
 
 def case_page(report: CaseReport) -> RenderableType:
@@ -113,37 +118,28 @@ def _maker(row: Mapping[str, Any]) -> str:
 
 
 def coverage_table(matrices: Mapping[str, pd.DataFrame], value: str, width: int) -> RenderableType:
-    """Return classes x data sets of `matrices[value]`, with totals; as many blocks as `width` characters need."""
+    """Return totals of each class, then `matrices[value]` by data set; as many blocks as `width` characters need."""
     matrix = matrices[value]
-    names = [class_info(str(name)).title for name in matrix.index]
-    datasets = [str(name) for name in matrix.columns]
-    parts: list[RenderableType] = [_totals(matrices, names), Text()]
-    room = width - max(map(len, names)) - 1
-    while datasets:
-        block: list[str] = []
-        while datasets and (
-            not block or sum(max(len(name), MATRIX_COLUMN) + 1 for name in [*block, datasets[0]]) < room
-        ):
-            block.append(datasets.pop(0))
-        table = _table("class", *block, right=block)
-        for name, amounts in zip(names, matrix[block].to_numpy().tolist(), strict=True):
-            table.add_row(name, *[_amount(amount) for amount in amounts])
-        parts += [table, Text()]
-    what = {
-        "cases": "cases where the class was looked for, there or not",
-        "present": "cases that show the class",
-        "voxels": "labelled voxels of the lake's grid",
-        "ml": "labelled ml",
+    titles = [class_info(str(name)).title for name in matrix.index]
+    columns = {
+        **{title: matrices[name].sum(axis=1).tolist() for name, title in TOTALS.items()},
+        **{str(name): matrix[name].tolist() for name in matrix.columns},
     }
-    return Group(*parts, Text(f"in each data set: {what[value]}", "dim"))
+    waiting, parts = list(columns), list[RenderableType]()
+    while waiting:
+        block, room = [], width - max(map(len, titles))
+        while waiting and (not block or room > len(_widest(waiting[0], columns))):
+            room -= len(_widest(waiting[0], columns)) + 1
+            block.append(waiting.pop(0))
+        table = _table("class", *block, right=block)
+        for row, title in enumerate(titles):
+            table.add_row(title, *[_amount(columns[name][row]) for name in block])
+        parts += [table, Text()]
+    return Group(*parts, Text(f"totals first; in each data set: {COUNTED[value]}", "dim"))
 
 
-def _totals(matrices: Mapping[str, pd.DataFrame], names: Sequence[str]) -> Table:
-    totals = [matrices[name].sum(axis=1).tolist() for name in ("cases", "present", "voxels", "ml")]
-    table = _table("class", "cases", "with it", "voxels", "ml", right=("cases", "with it", "voxels", "ml"))
-    for name, *amounts in zip(names, *totals, strict=True):
-        table.add_row(name, *[_amount(amount) for amount in amounts])
-    return table
+def _widest(name: str, columns: Mapping[str, Sequence[float]]) -> str:
+    return max(name, *(str(_amount(amount)) for amount in columns[name]), key=len)
 
 
 def history_page(history: CaseHistory) -> RenderableType:
@@ -184,16 +180,24 @@ def commits_table(commits: Sequence[Mapping[str, Any]], limit: int) -> Renderabl
     return Group(table, Text(f"{min(limit, len(commits))} of {len(commits)} commits", "dim"))
 
 
-def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
-    """Return the answer to a query; numbers are right-aligned, null is a dash."""
+def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> RenderableType:
+    """Return the answer to a query; numbers are right-aligned, null is a dash.
+
+    Rows wider than `width` characters are written one value a line, a rule between them.
+    """
+    texts = [["–" if cell is None else _text(cell) for cell in row] for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(columns, *texts, strict=True)]
+    if rows and sum(widths) + len(widths) > width:
+        records = (_pairs(*zip(columns, row, strict=True)) for row in texts)
+        return Group(*(part for record in records for part in (Rule(style="dim"), record)))
     numeric = [
         name
         for number, name in enumerate(columns)
         if rows and all(isinstance(row[number], int | float | None) for row in rows)
     ]
     table = _table(*columns, right=numeric)
-    for row in rows:
-        table.add_row(*[Text("–", "dim") if cell is None else Text(_text(cell)) for cell in row])
+    for row in texts:
+        table.add_row(*map(Text, row))
     return table
 
 

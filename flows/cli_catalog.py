@@ -148,7 +148,7 @@ def query(
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    console.print(rows_table(columns, rows[:limit]), highlight=False)
+    console.print(rows_table(columns, rows[:limit], console.width), highlight=False)
     if len(rows) > limit:
         console.print(f"{limit} of {len(rows)} rows; --limit shows more", highlight=False)
 

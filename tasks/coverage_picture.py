@@ -31,11 +31,11 @@ def long_tail(matrices: dict[str, pd.DataFrame], path: Path) -> Path:
     rows, colours = np.arange(len(names)), [class_info(name).colour for name in names]
     cases.barh(rows, totals["cases"], color=colours, alpha=0.3)
     cases.barh(rows, totals["present"], color=colours, edgecolor="0.4", linewidth=0.5)
-    volume.barh(rows, totals["ml"] / 1000, color=colours, edgecolor="0.4", linewidth=0.5)
+    volume.barh(rows, totals["ml"], color=colours, edgecolor="0.4", linewidth=0.5)
     for row, count in enumerate(totals["cases"]):
         cases.annotate(f" {count}" if count else " none", (count, row), va="center", fontsize=7)
     _dress(cases, "labelled cases (full: the class is there)", [class_info(name).title for name in names])
-    _dress(volume, "labelled volume, litres", [])
+    _dress(volume, "labelled volume, ml", [])
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
     figure.savefig(aside, dpi=110, format="png")
@@ -46,6 +46,7 @@ def long_tail(matrices: dict[str, pd.DataFrame], path: Path) -> Path:
 def _dress(axes: Axes, label: str, titles: list[str]) -> None:
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(label)
     axes.set_yticks(range(len(titles)), titles)
     axes.margins(y=0.01)
