@@ -40,7 +40,7 @@ def export_tables(tables: Tables, folder: Path, form: str, *, replace: bool = Fa
     """
     if form not in get_args(Format):
         raise ValueError(f"export: format {form!r}, expected {' or '.join(get_args(Format))}")
-    folder = folder.absolute()
+    folder = folder.resolve()  # beside what a link points to
     _check_free(folder, replace=replace)
     make_folder(folder.parent)
     leftover = folder.with_name(f".{folder.name}.partial")
@@ -79,15 +79,14 @@ def _check_free(folder: Path, *, replace: bool) -> None:
 
 def _put_in_place(partial: Path, folder: Path) -> None:
     """Rename `partial` to `folder`; an earlier export is moved away first and removed last."""
-    if not folder.exists() or not any(folder.iterdir()):
-        partial.rename(folder)
-        return
-    old = folder.with_name(f".{folder.name}.old")
-    if old.is_dir():
-        shutil.rmtree(old)
-    folder.rename(old)
+    old = folder.with_name(f".{folder.name}.replaced")
+    if folder.is_dir() and any(folder.iterdir()):
+        if old.is_dir():
+            shutil.rmtree(old)
+        folder.rename(old)
     partial.rename(folder)
-    shutil.rmtree(old)
+    if old.is_dir():
+        shutil.rmtree(old)  # or of a replacement that was killed half-way
 
 
 def _write(table: pa.Table, path: Path, form: str) -> None:

@@ -127,7 +127,8 @@ def coverage_table(matrices: Mapping[str, pd.DataFrame], value: str, width: int)
     }
     waiting, parts = list(columns), list[RenderableType]()
     while waiting:
-        block, room = [], width - max(map(len, titles))
+        block: list[str] = []
+        room = width - max(map(len, titles))
         while waiting and (not block or room > len(_widest(waiting[0], columns))):
             room -= len(_widest(waiting[0], columns)) + 1
             block.append(waiting.pop(0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -272,10 +271,10 @@ def test_sql_reads_the_views_and_nothing_else(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("secret.txt").write_text("secret")
-    before = sorted(os.listdir(tmp_path))
+    before = sorted(tmp_path.iterdir())
     with pytest.raises(ValueError, match=told):
         sql.query(filled, text)
-    assert sorted(os.listdir(tmp_path)) == before
+    assert sorted(tmp_path.iterdir()) == before
     assert len(filled.cases()) == 2
 
 

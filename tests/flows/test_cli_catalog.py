@@ -1,4 +1,4 @@
-"""`ctfactory catalog` in this process, on a small workspace: what is printed, as a page and as JSON, and what is refused."""
+"""`ctfactory catalog` in this process, on a small workspace: pages, JSON, files, and what is refused."""
 
 from __future__ import annotations
 
