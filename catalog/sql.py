@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 LOCKED = (
     "SET TimeZone = 'UTC'",
-    "SET python_enable_replacements = false",  # else a table name could be a Python variable
-    "SET enable_external_access = false",  # no file, no network, no extension
+    "SET enable_external_access = false",  # no file, no network, no extension, no Python variable
     "SET lock_configuration = true",
 )
 """What makes a connection read-only, in this order: nothing can be set after the last."""
