@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,23 @@ class AppendTable:
         """Return the number of the newest committed version."""
         with self._lock:
             return int(self.latest().version())
+
+    def commits(self) -> list[dict[str, Any]]:
+        """Return one record a version, newest first: version, committed_at (UTC), operation, rows added.
+
+        Joining small files is a version too, with operation OPTIMIZE and no row added.
+        """
+        with self._lock:
+            entries = self.latest().history()
+        return [
+            {
+                "version": int(entry["version"]),
+                "committed_at": datetime.fromtimestamp(entry["timestamp"] / 1000, UTC),
+                "operation": str(entry["operation"]),
+                "rows": int(entry.get("operationMetrics", {}).get("num_added_rows", 0)),
+            }
+            for entry in entries
+        ]
 
     def committed(self, keys: Iterable[str]) -> dict[str, int]:
         """Return the token last committed for each of `keys` that has one."""

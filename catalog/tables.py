@@ -269,17 +269,24 @@ class Tables:
         joined = rows.merge(cases.drop_duplicates(["case_id", "ingest_key"]), on=["case_id", "ingest_key"], how="inner")
         return joined.sort_values(["case_id", "annotation", "channel"]).reset_index(drop=True)
 
-    def quarantined(self, dataset: str | None = None) -> pd.DataFrame:
+    def quarantined(self, dataset: str | None = None, *, at_versions: Mapping[str, int] | None = None) -> pd.DataFrame:
         """Return the refused cases, oldest first, with the columns of `schema.QUARANTINE`."""
         where = None if dataset is None else pc.field("dataset") == dataset
-        rows = _frame(self._tables["quarantine"].read(where=where))
+        rows = _frame(self._tables["quarantine"].read((at_versions or {}).get("quarantine"), where=where))
         return rows.sort_values(["committed_at", "dataset", "native_id"]).reset_index(drop=True)
 
-    def runs(self, kind: str | None = None) -> pd.DataFrame:
+    def runs(self, kind: str | None = None, *, at_versions: Mapping[str, int] | None = None) -> pd.DataFrame:
         """Return the latest record of every run, by start, with the columns of `schema.RUNS`."""
-        rows = _frame(self._tables["runs"].read(where=None if kind is None else pc.field("kind") == kind))
+        where = None if kind is None else pc.field("kind") == kind
+        rows = _frame(self._tables["runs"].read((at_versions or {}).get("runs"), where=where))
         newest = rows.groupby("run_id")["revision"].transform("max")
         return rows[rows["revision"] == newest].sort_values(["started", "run_id"]).reset_index(drop=True)
+
+    def commits(self, table: str) -> list[dict[str, Any]]:
+        """Return the commits of a table, newest first: see `AppendTable.commits`. KeyError for other names."""
+        if table not in self._tables:
+            raise KeyError(f"unknown table {table!r}; expected {', '.join(self._tables)}")
+        return self._tables[table].commits()
 
 
 def _all_of(*conditions: pc.Expression | None) -> pc.Expression | None:

@@ -18,13 +18,17 @@ from tasks.workspace import open_workspace
 
 @dataclass
 class RunRecord:
-    """Filled in while a flow runs: counts by name, and the ids of what it made."""
+    """Filled in while a flow runs: counts by name, and the ids of what it made.
+
+    table_versions: of the tables that the run reads; those at its start, unless a step knows better.
+    """
 
     kind: str
     flow_run_id: str | None
     counts: dict[str, int] = field(default_factory=dict)
     mlflow_run_id: str | None = None
     model_version: str | None = None
+    table_versions: Mapping[str, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -32,6 +36,7 @@ def recorded_run(kind: str, settings: Settings, about: Mapping[str, Any]) -> Ite
     """Yield a record, and append it to the `runs` table when the block ends, with outcome `done` or `failed`."""
     record = RunRecord(kind, str(flow_run.id) if flow_run.id else None)
     tables = open_workspace(settings).tables
+    record.table_versions = tables.versions()
     started = datetime.now(UTC)
     outcome = "failed"
     try:
@@ -49,6 +54,6 @@ def recorded_run(kind: str, settings: Settings, about: Mapping[str, Any]) -> Ite
                 "ended": datetime.now(UTC),
                 "outcome": outcome,
                 "counts": json.dumps({**about, **record.counts}, default=str),
-                "table_versions": json.dumps(tables.versions()),
+                "table_versions": json.dumps(dict(record.table_versions)),
             }
         )

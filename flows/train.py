@@ -59,6 +59,7 @@ def fine_tune(
 def _publish(outcome: TrainOutcome, record: RunRecord) -> None:
     record.mlflow_run_id = outcome.run_id
     record.model_version = str(outcome.model.version)
+    record.table_versions = outcome.table_versions
     record.counts = {"cases": outcome.cases, "steps": outcome.steps}
     create_markdown_artifact(
         f"# {outcome.model.uri}\n\nMLflow run `{outcome.run_id}`, {outcome.steps} steps on {outcome.cases} cases, "

@@ -47,6 +47,7 @@ class TrainOutcome:
     patches_per_second: float
     data_wait_share: float
     cases: int
+    table_versions: dict[str, int]
 
 
 def train_model(
@@ -121,6 +122,7 @@ def train_model(
         patches_per_second=result.patches_per_s,
         data_wait_share=result.data_wait_share,
         cases=len(cases),
+        table_versions=versions,
     )
 
 

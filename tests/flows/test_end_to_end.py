@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 
+from catalog.queries import run_snapshot
 from datasets_registry.cards import load_card
 from flows.evaluate import evaluate
 from flows.factory import FactoryPlan, FactoryReport, factory
@@ -99,11 +100,13 @@ def test_evaluation_on_training_cases_is_refused(report: FactoryReport, settings
         evaluate(report.training.model.uri, other_fold)
 
 
-def test_training_run_can_be_read_again(report: FactoryReport) -> None:
+def test_training_run_can_be_read_again(report: FactoryReport, settings: Settings) -> None:
     run = mlflow.get_run(report.training.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.steps"] == "6"
-    assert json.loads(run.data.tags["table_versions"])["cases"] >= 1
+    read = json.loads(run.data.tags["table_versions"])
+    assert read["cases"] >= 1
+    assert run_snapshot(open_workspace(settings).tables, report.training.run_id) == read
     assert np.isfinite(run.data.metrics["loss"])
     names = {item.path for item in mlflow.MlflowClient().list_artifacts(report.training.run_id)}
     assert {"environment.json", "parameters.json", "loss.png", "training_cases.txt"} <= names
