@@ -37,7 +37,7 @@ def test_empty_tables_answer_with_empty_frames_of_all_columns(tables: Tables) ->
     assert tables.quarantined().empty
     assert tables.runs().empty
     assert not tables.has("kits/case_1", OTHER_KEY)
-    assert tables.versions() == {"cases": 0, "labels": 0, "quarantine": 0, "runs": 0}
+    assert tables.versions() == {"cases": 0, "labels": 0, "quarantine": 0, "runs": 0, "twins": 0}
 
 
 def test_a_case_is_visible_with_its_labels(tables: Tables, case_row: Any, label_row: Any) -> None:
