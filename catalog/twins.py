@@ -12,7 +12,7 @@ from imaging.fingerprint import FEATURES, MIN_SLICES, Profile
 
 How = Literal["exact", "content", "declared"]
 
-SPREAD = np.array([0.14, 0.13, 0.19, 0.05, 0.16, 0.05, 0.10, 0.16, 0.12, 0.12], dtype=np.float32)
+SPREAD = np.array([0.11, 0.11, 0.24, 0.06, 0.18, 0.06, 0.12, 0.15, 0.09, 0.10], dtype=np.float32)
 """Standard deviation of each figure between phantoms at one height: what a difference is measured in."""
 
 SLICE_DISTANCE = 0.7
@@ -20,6 +20,9 @@ SLICE_DISTANCE = 0.7
 
 SCAN_DISTANCE = 0.3
 """Largest distance between copies, see `profile_distance`; measured in docs/design/0008-twins.md."""
+
+SCAN_CORRELATION = 0.95
+"""Smallest correlation along the scan (median over figures) between copies: bodies of one build differ in that."""
 
 PROBES = 12
 """Slices of a scan that are looked up."""
@@ -52,6 +55,14 @@ def profile_distance(one: Profile, other: Profile) -> float:
     if int(both.sum()) < MIN_SLICES or both.sum() < 0.9 * either.sum():
         return float("inf")
     return float(np.median(np.abs(one[both] - other[both]) / SPREAD, axis=0).mean())
+
+
+def profile_correlation(one: Profile, other: Profile) -> float:
+    """Return the correlation of two profiles of equal length along the scan, the median over figures; 0 if constant."""
+    both = (one[:, 0] > 0) & (other[:, 0] > 0)
+    a, b = (profile[both] - profile[both].mean(axis=0) for profile in (one, other))
+    size = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
+    return float(np.median(np.where(size > 1e-6, (a * b).sum(axis=0) / np.maximum(size, 1e-6), 0.0)))
 
 
 class TwinIndex:
@@ -137,7 +148,11 @@ class TwinIndex:
         first, last = max(0, -shift), min(len(profile), len(known) - shift)
         if last - first < max(MIN_SLICES, MIN_OVERLAP * min(len(profile), len(known))):
             return float("inf")
-        return profile_distance(profile[first:last], known[first + shift : last + shift])
+        here, there = profile[first:last], known[first + shift : last + shift]
+        distance = profile_distance(here, there)
+        if distance > SCAN_DISTANCE or profile_correlation(here, there) < SCAN_CORRELATION:
+            return float("inf")
+        return distance
 
     def _make_room(self, end: int) -> None:
         if end > len(self._slices):

@@ -14,8 +14,8 @@ from imaging.volume import Volume
 FINGERPRINT_VERSION = 1
 """First byte of a stored fingerprint: fingerprints of different versions are never compared."""
 
-RAMPS_HU = ((-150.0, -30.0), (-30.0, 60.0), (60.0, 200.0))
-"""Each tissue counts 0 below and 1 above, linear between; a window that holds -150 to 200 HU is harmless."""
+RAMPS_HU = ((-100.0, -20.0), (-20.0, 60.0), (60.0, 200.0))
+"""Each tissue counts 0 below and 1 above, linear between; a window that holds -100 to 200 HU is harmless."""
 
 FEATURES = 10
 """Figures of one slice."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from catalog.splits import cases_per_fold, twin_groups
 from catalog.tables import Tables
-from catalog.twins import SPREAD, TwinIndex, joined_groups, profile_distance
+from catalog.twins import SPREAD, TwinIndex, joined_groups, profile_correlation, profile_distance
 from imaging.fingerprint import FEATURES, Profile
 
 
@@ -86,6 +86,23 @@ def test_distance_is_counted_in_spreads_and_forgives_one_bad_slice() -> None:
     half = one.copy()
     half[::2] = 0
     assert profile_distance(one, half) == float("inf")
+
+
+def test_a_body_of_the_same_build_that_runs_otherwise_along_the_scan_is_another() -> None:
+    one, other = (
+        (patient(1).mean(axis=0) + 0.2 * SPREAD * np.random.default_rng(seed).normal(0, 1, (40, FEATURES))).astype(
+            np.float32
+        )
+        for seed in (1, 2)
+    )
+    assert profile_distance(one, other) < 0.3
+    assert profile_correlation(one, one) == pytest.approx(1, abs=1e-5)
+    assert abs(profile_correlation(one, other)) < 0.3
+    assert profile_correlation(np.ones((9, FEATURES), np.float32), one[:9]) == 0
+    known = TwinIndex()
+    known.put("a", one)
+    assert known.find(other) == []
+    assert len(known.find(one)) == 1
 
 
 PAIRS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("abcdefgh")), max_size=12)
