@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TEXT, INT, LONG, REAL, FLAG = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
@@ -43,7 +43,13 @@ CASES: dict[str, Column] = {
     "ingest_key": Column(TEXT, "", "hash of raw bytes, card, harmoniser version and grid"),
     "content_sha256": Column(TEXT, "", "hash of the decoded voxels and geometry of the raw scan, RAS"),
     "raw_sha256": Column(TEXT, "", "hash of the raw files' bytes"),
-    "split_group": Column(TEXT, "", "scans that must stay on one side of every split share it"),
+    "split_group": Column(
+        TEXT,
+        "",
+        "scans that must stay on one side of every split share it; as written: of equal "
+        "voxels, as `Tables.cases()` shows it: joined by the table `twins`",
+    ),
+    "fingerprint": _maybe(TEXT, "base64", "figures of every slice (imaging/fingerprint.py); null: too few show a body"),
     "fold": _maybe(INT, "", "0-4; null for a scan that never enters training"),
     "role": Column(TEXT, "", "train or external"),
     "path": Column(TEXT, "", "folder of the case, relative to the lake's root"),
@@ -132,7 +138,24 @@ RUNS: dict[str, Column] = {
     **_FILLED,
 }
 
-TABLES: dict[str, dict[str, Column]] = {"cases": CASES, "labels": LABELS, "quarantine": QUARANTINE, "runs": RUNS}
+TWINS: dict[str, Column] = {
+    "group_a": Column(TEXT, "", "a split group as written; the smaller of the two"),
+    "group_b": Column(TEXT, "", "another one, of the same scan"),
+    "how": Column(TEXT, "", "content or declared"),
+    "case_a": Column(TEXT, "", "a scan of group_a that shows it"),
+    "case_b": Column(TEXT, "", "a scan of group_b that shows it"),
+    "distance": _maybe(REAL, "", "of their fingerprints, 0: the same; null where declared"),
+    "flow_run_id": _maybe(TEXT, "", "Prefect flow run that wrote the row"),
+    **_FILLED,
+}
+
+TABLES: dict[str, dict[str, Column]] = {
+    "cases": CASES,
+    "labels": LABELS,
+    "quarantine": QUARANTINE,
+    "runs": RUNS,
+    "twins": TWINS,
+}
 FILLED_IN = ("committed_at", "schema_version", "revision")
 
 

@@ -51,3 +51,35 @@ def shared_groups(cases: pd.DataFrame, training_ids: Sequence[str]) -> pd.DataFr
     outside = cases[~cases["case_id"].isin(list(training_ids)) & cases["split_group"].isin(twin.index)]
     shared = outside[["case_id", "dataset", "split_group"]].reset_index(drop=True)
     return shared.assign(twin=shared["split_group"].map(twin))
+
+
+def cases_per_fold(cases: pd.DataFrame) -> pd.DataFrame:
+    """Return how many cases of `Tables.cases()` each data set (rows) has in each fold (columns, 0 first).
+
+    The last column, "external", counts those that never enter training.
+    """
+    column = cases["fold"].astype(object).where(cases["role"] == "train", "external")
+    counts = pd.crosstab(cases["dataset"], column)
+    folds = sorted(name for name in counts.columns if name != "external")
+    return counts.reindex(columns=[*folds, "external"], fill_value=0)
+
+
+def twin_groups(cases: pd.DataFrame) -> pd.DataFrame:
+    """Return the split groups with more than one case of `Tables.cases()`, by group.
+
+    Columns `split_group`, `fold` (None: nothing of it enters training), `case_ids` (list, sorted) and `across_roles`:
+    whether the group holds training and external cases, so that an evaluation on those leaks.
+    """
+    rows = []
+    for group, members in cases.groupby("split_group", sort=True):
+        if len(members) > 1:
+            folds = members["fold"].dropna()
+            rows.append(
+                {
+                    "split_group": str(group),
+                    "fold": int(folds.iloc[0]) if len(folds) else None,
+                    "case_ids": sorted(members["case_id"]),
+                    "across_roles": members["role"].nunique() > 1,
+                }
+            )
+    return pd.DataFrame(rows, columns=["split_group", "fold", "case_ids", "across_roles"], dtype=object)

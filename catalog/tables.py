@@ -1,4 +1,4 @@
-"""`Tables`: cases, labels, quarantine and runs. A case exists when its row does."""
+"""`Tables`: cases, labels, twins, quarantine and runs. A case exists when its row does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from catalog import schema
 from catalog.delta import AppendTable, Earlier, token
 from catalog.errors import CommitRefused
+from catalog.twins import joined_groups
 
 Row = dict[str, Any]
 _KEY_BITS, _MANIFEST_BITS = 40, 22
@@ -36,7 +37,7 @@ def _same_name(one: int, other: int) -> bool:
 
 
 class Tables:
-    """The folder `<root>/tables`: four Delta tables, created on first use, shared by any number of writers.
+    """The folder `<root>/tables`: five Delta tables, created on first use, shared by any number of writers.
 
     root: the lake's folder, the same as for `Lake`. now: the clock, for tests.
     """
@@ -120,6 +121,18 @@ class Tables:
 
         return len(self._tables["quarantine"].append(dict.fromkeys(keyed, 1), build)) if keyed else 0
 
+    def link_twins(self, rows: Sequence[Row]) -> int:
+        """Record split groups that are one scan (`schema.TWINS`); return how many links were new by groups and how.
+
+        From then on all cases of both groups, older ones too, show one split group and one fold.
+        """
+        keyed = {f"twins:{row['group_a']}:{row['group_b']}:{row['how']}": row for row in rows}
+
+        def build(_: DeltaTable, fresh: Earlier) -> pa.Table:
+            return schema.arrow_rows("twins", [self._filled(keyed[key]) for key in fresh])
+
+        return len(self._tables["twins"].append(dict.fromkeys(keyed, 1), build)) if keyed else 0
+
     def record_run(self, row: Row) -> bool:
         """Record a run, or what became of it (`schema.RUNS`); False where exactly this was recorded last."""
         schema.check_row("runs", row)
@@ -190,10 +203,11 @@ class Tables:
         at_versions: Mapping[str, int] | None = None,
         history: bool = False,
     ) -> pd.DataFrame:
-        """Return the current version of each case, sorted by case id, with the columns of `schema.CASES`.
+        """Return the current version of each case, sorted by case id; columns of `schema.CASES`, no fingerprint.
 
         dataset, role, fold, case_ids: keep only those. at_versions: as `versions()` returned them earlier.
-        history: superseded versions too. All scans of a split group show the fold of the group's first.
+        history: superseded versions too. Groups linked as twins show the smallest of their names, and all scans of a
+        group the fold of its first; an `at_versions` from before there was a table `twins` sees the links of today.
         """
         table = self._tables["cases"]
         version = (at_versions or {}).get("cases", table.version())
@@ -201,10 +215,15 @@ class Tables:
             None if dataset is None else pc.field("dataset") == dataset,
             None if case_ids is None else pc.field("case_id").isin(list(case_ids)),
         )
-        rows = _frame(table.read(version, where=where))
+        rows = _frame(
+            table.read(version, columns=[name for name in schema.CASES if name != "fingerprint"], where=where)
+        )
         # Folds and revisions are settled over the whole table (few narrow columns), whatever is asked for.
         narrow = ["case_id", "revision", "split_group", "fold", "role", "committed_at"]
         keys = rows[narrow] if where is None else _frame(table.read(version, columns=narrow))
+        joined = self._joined((at_versions or {}).get("twins"))
+        for frame in (rows, keys):
+            frame["split_group"] = frame["split_group"].map(lambda group: joined.get(group, group))
         rows["fold"] = rows["split_group"].map(_group_folds(keys)).where(rows["role"] == "train").astype("Int32")
         if not history:
             newest = keys.groupby("case_id")["revision"].max()
@@ -216,18 +235,29 @@ class Tables:
         return rows.sort_values(["case_id", "revision"]).reset_index(drop=True)
 
     def group_members(self, split_group: str) -> list[str]:
-        """Return the ids of the cases whose current version belongs to a split group, sorted."""
-        table = self._tables["cases"]
-        version = table.version()
-        there = _frame(table.read(version, columns=["case_id"], where=pc.field("split_group") == split_group))
-        ids = there["case_id"].drop_duplicates().tolist()
-        if not ids:
-            return []
-        rows = _frame(
-            table.read(version, columns=["case_id", "revision", "split_group"], where=pc.field("case_id").isin(ids))
-        )
-        newest = rows[rows["revision"] == rows.groupby("case_id")["revision"].transform("max")]
-        return sorted(newest[newest["split_group"] == split_group]["case_id"])
+        """Return the ids of the cases whose current version belongs to a split group or one linked to it, sorted."""
+        joined = self._joined(None)
+        wanted = joined.get(split_group, split_group)
+        groups = self.written_groups()
+        return sorted(case for case, (_, group) in groups.items() if joined.get(group, group) == wanted)
+
+    def written_groups(self) -> dict[str, tuple[int, str]]:
+        """Return case id -> (revision, split group as written) of the current version of every case."""
+        rows = self._tables["cases"].read(columns=["case_id", "revision", "split_group"]).to_pylist()
+        ordered = sorted(rows, key=lambda row: row["revision"])
+        return {row["case_id"]: (row["revision"], row["split_group"]) for row in ordered}
+
+    def fingerprints(self, versions: Mapping[str, int]) -> dict[str, str]:
+        """Return the stored fingerprint of each case at the revision given for it, where it has one."""
+        narrow = ["case_id", "revision", "fingerprint"]
+        few = pc.field("case_id").isin(list(versions)) if len(versions) < 1000 else None
+        rows = self._tables["cases"].read(columns=narrow, where=few).to_pylist()
+        wanted = [row for row in rows if row["fingerprint"] and versions.get(row["case_id"]) == row["revision"]]
+        return {row["case_id"]: row["fingerprint"] for row in wanted}
+
+    def _joined(self, version: int | None) -> dict[str, str]:
+        links = self._tables["twins"].read(version, columns=["group_a", "group_b"]).to_pylist()
+        return joined_groups((row["group_a"], row["group_b"]) for row in links)
 
     def labels(
         self,

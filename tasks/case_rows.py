@@ -27,10 +27,12 @@ def case_row(
     flags: list[str],
     stored: dict[str, str],
     flow_run_id: str | None,
+    fingerprint: str | None = None,
 ) -> dict[str, Any]:
     """Return the `cases` row of one scan version.
 
     keys: ingest_key, content_sha256, raw_sha256, split_group. stored: path (relative to the lake) and manifest (JSON).
+    fingerprint: of the raw scan, as text.
     HU statistics are taken over the whole volume on the lake grid.
     """
     image = harmonised.image
@@ -41,6 +43,7 @@ def case_row(
         "dataset": dataset,
         "native_id": native_id,
         **keys,
+        "fingerprint": fingerprint,
         "fold": fold if card.role == "train" else None,
         "role": card.role,
         **stored,

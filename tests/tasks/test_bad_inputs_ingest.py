@@ -657,5 +657,5 @@ def test_the_same_scan_in_two_data_sets_is_flagged_and_grouped(tmp_path: Path, w
     assert [one.outcome for one in (*ingest(shipped, workspaces[-1]), *ingest(own, workspaces[-1]))] == ["ingested"] * 2
     tables = workspaces[-1].tables
     (twin,) = tables.cases(dataset="cohort_twin").to_dict("records")
-    assert "same_scan: btcv/0040" in list(twin["flags"])
+    assert "same_scan: btcv/0040 (how: exact)" in list(twin["flags"])
     assert set(tables.group_members(twin["split_group"])) == {"btcv/0040", twin["case_id"]}
