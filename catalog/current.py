@@ -9,16 +9,25 @@ import pyarrow as pa
 from catalog import schema
 from catalog.tables import Tables
 
+TABLES = ("cases", "labels", "quarantine", "runs")
+"""The tables that people ask for; links between twins are settled in the folds of `cases`."""
+
 BULKY = ("manifest", "sampled_voxels")
 """Columns that are most of a table's bytes and that few questions need."""
+
+INTERNAL = ("fingerprint",)
+"""Columns that only the catalog itself reads."""
 
 OF_THE_CASE = ("dataset", "role", "fold", "path")
 """Columns of its case that each label row carries too."""
 
 
 def current_schema(table: str) -> pa.Schema:
-    """Return the Arrow schema of the current rows of a table: its own, and for labels `OF_THE_CASE` after it."""
-    fields = list(schema.arrow_schema(table))
+    """Return the Arrow schema of the current rows of a table: its own, and for labels `OF_THE_CASE` after it.
+
+    Columns that are `INTERNAL` are left out.
+    """
+    fields = [field for field in schema.arrow_schema(table) if field.name not in INTERNAL]
     if table == "labels":
         cases = schema.arrow_schema("cases")
         fields += [cases.field(name) for name in OF_THE_CASE]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pv
 import pyarrow.parquet as pq
 
-from catalog import schema
+from catalog import current
 from catalog.current import current_rows, current_schema
 from catalog.publish import make_folder, sync_tree, written_aside
 from catalog.tables import Tables
@@ -49,7 +49,7 @@ def export_tables(tables: Tables, folder: Path, form: str, *, replace: bool = Fa
     versions = tables.versions()
     with written_aside(folder, folder.name) as partial:
         rows = {}
-        for name in schema.TABLES:
+        for name in current.TABLES:
             table = current_rows(tables, name, versions)
             rows[name] = table.num_rows
             _write(table, partial / f"{name}.{form}", form)
@@ -66,7 +66,7 @@ def _check_free(folder: Path, *, replace: bool) -> None:
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if not found:
         return
-    ours = {CONTENTS, *(f"{name}.{form}" for name in schema.TABLES for form in get_args(Format))}
+    ours = {CONTENTS, *(f"{name}.{form}" for name in current.TABLES for form in get_args(Format))}
     foreign = [name for name in found if name not in ours]
     if CONTENTS not in found or foreign:
         raise FileExistsError(
@@ -109,5 +109,5 @@ def _columns() -> dict[str, Any]:
             }
             for field in current_schema(name)
         }
-        for name in schema.TABLES
+        for name in current.TABLES
     }

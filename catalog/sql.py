@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from catalog import schema
+from catalog import current
 from catalog.current import BULKY, current_rows
 from catalog.plain import plain_value
 from catalog.tables import Tables
@@ -38,7 +38,7 @@ def query(tables: Tables, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             _show_tables(tables, connection, text)
             result = connection.sql(text).to_arrow_table()
         except database.Error as error:
-            raise ValueError(f"query: {_first_lines(error)}; tables: {', '.join(schema.TABLES)}") from error
+            raise ValueError(f"query: {_first_lines(error)}; tables: {', '.join(current.TABLES)}") from error
     columns = [[plain_value(value) for value in column.to_pylist()] for column in result.columns]
     return list(result.column_names), list(zip(*columns, strict=True))
 
@@ -69,7 +69,7 @@ def _show_tables(tables: Tables, connection: duckdb.DuckDBPyConnection, text: st
     words = {word.lower() for word in re.findall(r"\w+", text)}
     seen = tables.versions()
     without = [name for name in BULKY if name not in words]
-    for name in words & set(schema.TABLES) or schema.TABLES:
+    for name in words & set(current.TABLES) or current.TABLES:
         connection.register(name, current_rows(tables, name, seen, without))
 
 

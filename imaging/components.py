@@ -15,6 +15,8 @@ Box = tuple[int, int, int, int, int, int]
 """x0, y0, z0, x1, y1, z1 in voxels, half-open."""
 
 CONNECTIVITY = 26
+SMALL = 64**3
+"""Voxels of an array up to which its parts are looked for with a margin around it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,7 @@ def grow(box: Box, voxels: tuple[int, int, int], shape: tuple[int, int, int]) ->
 def count_components(mask: NDArray[np.bool_]) -> int:
     """Return the number of 26-connected parts of a mask (X, Y, Z); 0 when it is empty."""
     box = bounding_box(mask)
-    return 0 if box is None else _label(mask[box_slices(box)])[1]
+    return 0 if box is None else label_parts(mask[box_slices(box)])[1]
 
 
 def largest_components(mask: NDArray[np.bool_], keep: int) -> NDArray[np.bool_]:
@@ -92,7 +94,7 @@ def largest_components(mask: NDArray[np.bool_], keep: int) -> NDArray[np.bool_]:
     box = bounding_box(mask)
     if box is None:
         return result
-    labels, count = _label(mask[box_slices(box)])
+    labels, count = label_parts(mask[box_slices(box)])
     sizes = np.bincount(labels.ravel(order="K"), minlength=count + 1)[1:]
     kept = np.zeros(count + 1, dtype=bool)
     kept[np.argsort(-sizes, kind="stable")[:keep] + 1] = True
@@ -132,13 +134,18 @@ def crop_statistics(
         ml=len(inside) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0,
         bbox=box,
         centroid_mm=(float(centroid[0]), float(centroid[1]), float(centroid[2])),
-        components=_label(inner)[1],
+        components=label_parts(inner)[1],
         touches_border=touches,
         sampled_voxels=inside[np.sort(chosen)],
         hu_mean=None if image is None else float(image[box_slices(box)][inner].mean(dtype=np.float64)),
     )
 
 
-def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint32], int]:
-    labels, count = cc3d.connected_components(mask, connectivity=CONNECTIVITY, return_N=True)
-    return labels, int(count)
+def label_parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint32], int]:
+    """Return the number of the 26-connected part of each voxel, 0 outside the mask, and the count of parts."""
+    if mask.size > SMALL:
+        labels, count = cc3d.connected_components(mask, connectivity=CONNECTIVITY, return_N=True)
+        return labels, int(count)
+    # cc3d 4.1 reserves labels for an eighth of the voxels: too few where a small array holds single voxels
+    labels, count = cc3d.connected_components(np.pad(mask, 1), connectivity=CONNECTIVITY, return_N=True)
+    return labels[1:-1, 1:-1, 1:-1], int(count)

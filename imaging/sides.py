@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from imaging.components import CONNECTIVITY, Box, bounding_box, box_slices
+from imaging.components import Box, bounding_box, box_slices, label_parts
 from imaging.resample import orientation
 from imaging.volume import Affine, Volume
 
@@ -82,7 +82,7 @@ def split_sides(mask: NDArray[np.bool_], affine: Affine, midline: NDArray[np.flo
     if box is None:
         return SideSplit(right, right.copy(), "empty")
     window = box_slices(box)
-    parts, count = cc3d.connected_components(mask[window], connectivity=CONNECTIVITY, return_N=True)
+    parts, count = label_parts(mask[window])
     beyond = _right_of(midline, affine, box)
     voxels = np.bincount(parts.ravel(order="K"), minlength=count + 1)
     voxels_right = np.bincount(np.where(beyond, parts, 0).ravel(order="K"), minlength=count + 1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from imaging_samples import oriented_affine
+from scipy import ndimage
 
 from imaging.components import bounding_box, count_components, largest_components, mask_statistics
 
@@ -82,3 +85,15 @@ def test_sampled_voxels_are_distinct_and_the_same_for_a_seed(seed: int, sample: 
     again = mask_statistics(mask, np.eye(4), sample, seed)
     assert np.array_equal(first.sampled_voxels, again.sampled_voxels)
     assert len(first.sampled_voxels) == len(np.unique(first.sampled_voxels, axis=0)) == min(sample, mask.sum())
+
+
+@pytest.mark.parametrize("shape", list(itertools.product((1, 2, 3, 4), repeat=3)))
+def test_parts_of_thin_masks_are_counted(shape: tuple[int, int, int]) -> None:
+    """Every other voxel along each axis is a part of its own."""
+    mask = np.zeros(shape, dtype=bool)
+    mask[::2, ::2, ::2] = True
+    assert count_components(mask) == np.count_nonzero(mask)
+    rng = np.random.default_rng(0)
+    for share in (0.2, 0.5):
+        noise = rng.random(shape) < share
+        assert count_components(noise) == ndimage.label(noise, np.ones((3, 3, 3)))[1]
