@@ -129,7 +129,7 @@ def halve_image(array: NDArray[np.int16]) -> NDArray[np.int16]:
 
     An odd last plane is averaged with itself. The shape is ceil(n / 2) along each axis.
     """
-    total: NDArray[np.int32] = array  # type: ignore[assignment]  # the first sum widens it
+    total: NDArray[Any] = array  # int16 at first; the first sum widens it to int32
     for axis in range(3):
         total = _join_neighbours(total, axis, np.add, np.int32)
     total += 4

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from catalog.manifest import Manifest, file_sha256
+from datasets_registry.durable import sync
 
 
 @contextmanager
@@ -67,15 +68,6 @@ def sync_tree(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         sync(path)
     sync(folder)
-
-
-def sync(path: Path) -> None:
-    """Force one file, or the entries of one folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_durably(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 
 from imaging.fingerprint import FEATURES, MIN_SLICES, Profile
 
@@ -164,16 +165,10 @@ class TwinIndex:
 
 def joined_groups(links: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return, for every split group in a link, the smallest group that links lead to, directly or through others."""
-    parent: dict[str, str] = {}
-
-    def root(group: str) -> str:
-        parent.setdefault(group, group)
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = parent[group]
-        return group
-
+    groups: DisjointSet = DisjointSet()
     for one, other in links:
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
-    return {group: root(group) for group in sorted(parent)}
+        groups.add(one)
+        groups.add(other)
+        groups.merge(one, other)
+    joined = {group: min(members) for members in groups.subsets() for group in members}
+    return dict(sorted(joined.items()))

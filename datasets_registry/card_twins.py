@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from datasets_registry.cards import Card
 
 CaseKey = tuple[str, str]
@@ -19,27 +21,23 @@ def scan_groups(cards: Iterable[Card]) -> tuple[tuple[CaseKey, ...], ...]:
     """
     cards = list(cards)
     known = {card.id for card in cards}
-    parent: dict[CaseKey, CaseKey] = {}
+    groups: DisjointSet = DisjointSet()
 
-    def root(key: CaseKey) -> CaseKey:
-        parent.setdefault(key, key)
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
+    def link(one: CaseKey, other: CaseKey) -> None:
+        groups.add(one)
+        groups.add(other)
+        groups.merge(one, other)
 
     for card in cards:
         for same in card.same_scan:
             for native_id in same.case_ids[1:]:
-                parent[root((card.id, native_id))] = root((card.id, same.case_ids[0]))
+                link((card.id, native_id), (card.id, same.case_ids[0]))
         for overlap in card.overlaps:
             if overlap.dataset in known:
                 for here, there in overlap.pairs:
-                    parent[root((card.id, here))] = root((overlap.dataset, there))
-    members: dict[CaseKey, list[CaseKey]] = {}
-    for key in sorted(parent, key=_in_order):
-        members.setdefault(root(key), []).append(key)
-    return tuple(tuple(group) for group in members.values() if len(group) > 1)
+                    link((card.id, here), (overlap.dataset, there))
+    members = [tuple(sorted(group, key=_in_order)) for group in groups.subsets() if len(group) > 1]
+    return tuple(sorted(members, key=lambda group: _in_order(group[0])))
 
 
 def _in_order(key: CaseKey) -> tuple[str, int, str]:

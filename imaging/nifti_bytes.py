@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Protocol, cast
 
 from isal import igzip, igzip_lib
 
@@ -22,10 +22,24 @@ ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)  # its stubs call the 
 DAMAGE = (EOFError, igzip.BadGzipFile, ISAL_ERROR, zlib.error, struct.error)
 
 
+class ByteSource(Protocol):
+    """What voxels are read from: a file, or a stream that unpacks one."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; none at the end."""
+        ...
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill `buffer` and return how many bytes were read; 0 at the end."""
+        ...
+
+
 class VoxelStream:
     """Uncompressed bytes of one file, in order. Its errors say where, how many bytes were there and were expected."""
 
-    def __init__(self, source: BinaryIO, where: str, stored_bytes: int, packed: bool, steps: tuple[Step, ...]) -> None:
+    def __init__(
+        self, source: ByteSource, where: str, stored_bytes: int, packed: bool, steps: tuple[Step, ...]
+    ) -> None:
         self._source = source
         self._where = where
         self._stored_bytes = stored_bytes
@@ -82,7 +96,7 @@ class VoxelStream:
 
     def _fill(self, view: memoryview, position: int, total: int) -> int:
         try:
-            return self._source.readinto(view)  # type: ignore[attr-defined, no-any-return]
+            return self._source.readinto(view)
         except EOFError as error:
             raise self._truncated(f"about {position} bytes", total) from error
         except DAMAGE as error:
@@ -130,7 +144,7 @@ def open_stream(path: Path, where: str) -> Iterator[VoxelStream]:
             return
         steps = () if path.name.endswith(".gz") else (Step("gunzip_despite_name", {}),)
         with igzip.IGzipFile(fileobj=raw, mode="rb") as unpacked:
-            yield VoxelStream(unpacked, where, stored, packed, steps)  # type: ignore[arg-type, unused-ignore]
+            yield VoxelStream(unpacked, where, stored, packed, steps)
 
 
 def html_error(where: str, expected: str = "a NIfTI file") -> BadInput:

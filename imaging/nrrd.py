@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import nrrd
 import numpy as np
@@ -261,11 +261,11 @@ def _open_voxels(header: _Header, where: str) -> Iterator[VoxelStream]:
             yield VoxelStream(raw, where, stored, False, ())
         elif encoding == "gzip":
             with igzip.IGzipFile(fileobj=raw, mode="rb") as unpacked:
-                yield VoxelStream(unpacked, where, stored, True, ())  # type: ignore[arg-type, unused-ignore]
+                yield VoxelStream(unpacked, where, stored, True, ())
         else:
             with bz2.BZ2File(raw) as unpacked_bz2:
                 # bzip2 knows no useful bound on how far a byte expands: only max_bytes limits it
-                yield VoxelStream(cast(BinaryIO, _Bzip2(unpacked_bz2)), where, 2**62, False, ())
+                yield VoxelStream(_Bzip2(unpacked_bz2), where, 2**62, False, ())
 
 
 class _Bzip2:
@@ -274,15 +274,15 @@ class _Bzip2:
     def __init__(self, source: bz2.BZ2File) -> None:
         self._source = source
 
-    def read(self, count: int) -> bytes:
-        """Return up to `count` bytes; raises zlib.error for damaged data."""
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; raises zlib.error for damaged data."""
         with self._guarded():
-            return self._source.read(count)
+            return self._source.read(size)
 
-    def readinto(self, view: memoryview) -> int:
-        """Fill `view` and return how many bytes were read; raises zlib.error for damaged data."""
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill `buffer` and return how many bytes were read; raises zlib.error for damaged data."""
         with self._guarded():
-            return self._source.readinto(view)
+            return self._source.readinto(buffer)
 
     @staticmethod
     @contextmanager

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -221,7 +222,7 @@ def _remote_jobs(
             done.count()
         return _Ready(source, target, remote.place, FetchedFile(remote.name, outcome, target.stat().st_size))
 
-    return [lambda remote=remote: job(remote) for remote in remotes]  # type: ignore[misc]
+    return [partial(job, remote) for remote in remotes]
 
 
 class _Counter:

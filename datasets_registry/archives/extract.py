@@ -16,6 +16,7 @@ from datasets_registry.archives.seven_zip_members import extract_7z
 from datasets_registry.archives.sink import Sink, Tally
 from datasets_registry.archives.tar_members import extract_tar
 from datasets_registry.archives.zip_members import extract_zip
+from datasets_registry.durable import sync
 
 MARKER = ".unpacked.json"
 """File in the unpacked folder that says which archive it came from."""
@@ -139,9 +140,5 @@ def sync_tree(folder: Path, tick: Callable[[], None]) -> None:
     """Force every file and folder below `folder`, and itself, to the disk."""
     for current, _, names in os.walk(folder, topdown=False):
         for path in [*(Path(current, name) for name in names), Path(current)]:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(path, follow_links=False)
             tick()

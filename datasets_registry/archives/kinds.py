@@ -9,6 +9,7 @@ import re
 import struct
 import tarfile
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -72,15 +73,15 @@ def kind_of(archive: Path, where: str) -> Kind:
     return kind
 
 
-def open_tar_bytes(file: BinaryIO, kind: Kind) -> BinaryIO:
+def open_tar_bytes(file: BinaryIO, kind: Kind) -> BinaryIO | BufferedIOBase:
     """Return the uncompressed bytes of a tar archive of this kind, checked by the compressor's own CRC."""
     file.seek(0)
     if kind == "tar.gz":
-        return gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[return-value]
+        return gzip.GzipFile(fileobj=file, mode="rb")
     if kind == "tar.bz2":
-        return bz2.BZ2File(file)  # type: ignore[return-value]
+        return bz2.BZ2File(file)
     if kind == "tar.xz":
-        return lzma.LZMAFile(file)  # type: ignore[return-value]
+        return lzma.LZMAFile(file)
     return file
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from datasets_registry.archives.extract import MARKER
 from datasets_registry.archives.limits import Unpacked
+from datasets_registry.durable import sync
 
 
 def find_unpacked(folder: Path, digest: str, nested: tuple[str, ...], archive: Path) -> Unpacked | None:
@@ -69,12 +69,3 @@ def write_marker(partial: Path, archive: Path, unpacked: Unpacked, asked: tuple[
     path.write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
     sync(path)
     sync(partial)
-
-
-def sync(path: Path) -> None:
-    """Force one file, or the entries of one folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

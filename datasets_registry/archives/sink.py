@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from datasets_registry.archives import refusals
 from datasets_registry.archives.limits import UnpackLimits
@@ -164,7 +164,7 @@ class Outlet:
             view = view[self._file.write(view) :]
         return len(piece)
 
-    def copy(self, source: BinaryIO) -> None:
+    def copy(self, source: IO[bytes]) -> None:
         """Write all that `source` gives."""
         while piece := source.read(PIECE):
             self.write(piece)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tarfile
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from datasets_registry.archives import refusals
 from datasets_registry.archives.kinds import BLOCK, DECODE_ERRORS, Kind, open_tar_bytes
@@ -24,9 +25,9 @@ def extract_tar(source: BinaryIO, kind: Kind, sink: Sink) -> None:
     sink.expect(size)  # the least that it can unpack to: a tar archive declares no total
     stream = _LastRead(open_tar_bytes(source, kind))
     try:
-        with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:", encoding="utf-8") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # else a million members stay in memory
+                archive.members.clear()  # type: ignore[attr-defined]  # else a million members stay in memory
                 _write(archive, member, sink)
         _check_end(stream, sink.where)
     except EOFError as error:
@@ -47,7 +48,7 @@ def extract_tar(source: BinaryIO, kind: Kind, sink: Sink) -> None:
 class _LastRead:
     """A readable, seekable file that remembers the piece read last."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | BufferedIOBase) -> None:
         self._file = file
         self.last = b""
 
@@ -71,7 +72,7 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, sink: Sink) -> Non
         data = archive.extractfile(member)
         with sink.open(target, member.name) as outlet:
             if data is not None:
-                outlet.copy(data)  # type: ignore[arg-type]
+                outlet.copy(data)
 
 
 def _second_wall(member: tarfile.TarInfo, folder: Path, where: str) -> None:

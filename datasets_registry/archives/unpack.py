@@ -9,8 +9,9 @@ from datasets_registry.archives.aside import aside
 from datasets_registry.archives.extract import Order, Progress
 from datasets_registry.archives.kinds import kind_of
 from datasets_registry.archives.limits import Password, Unpacked, UnpackLimits
-from datasets_registry.archives.marker import find_unpacked, sync, write_marker
+from datasets_registry.archives.marker import find_unpacked, write_marker
 from datasets_registry.archives.process import run_worker
+from datasets_registry.durable import sync
 from imaging.errors import BadInput
 
 PASSWORD_SETTING = "CTFACTORY_ARCHIVE_PASSWORDS"

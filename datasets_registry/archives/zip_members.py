@@ -109,7 +109,7 @@ def _write(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, sink
     name = member.orig_filename
     try:
         with archive.open(member, pwd=secret) as data, sink.open(target, name, member.compress_size) as outlet:
-            outlet.copy(data)  # type: ignore[arg-type]
+            outlet.copy(data)
             if outlet.size != member.file_size:
                 # zipfile ends without a word where the packed bytes end, whatever size was announced
                 raise zipfile.BadZipFile(f"{outlet.size} bytes where {member.file_size} were announced")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,10 +154,11 @@ def _mask_reader(path: Path, image: Volume, where: str) -> Callable[[], Volume]:
 
 def _from_slicer(path: Path, names: dict[int, str], image: Volume, where: str) -> list[_Found]:
     placed = check_label_values(match_grid(image, read_nrrd(path, where=where), where), names.keys(), where)
-    return [
-        _Found((name,), lambda value=value: placed.with_array(placed.array == value))  # type: ignore[misc]
-        for value, name in names.items()
-    ]
+    return [_Found((name,), partial(_voxels_of, placed, value)) for value, name in names.items()]
+
+
+def _voxels_of(label: Volume, value: int) -> Volume:
+    return label.with_array(label.array == value)
 
 
 def _from_dicom(path: Path, case: CaseFiles, image: Volume, where: str) -> list[_Found]:
@@ -164,12 +166,12 @@ def _from_dicom(path: Path, case: CaseFiles, image: Volume, where: str) -> list[
     frame = str(read_header(case.image[0], 1).fields.get("FrameOfReferenceUID") or "")
     if read_references(path, where).kind == "RTSTRUCT":
         return [
-            _Found((one.name,), lambda one=one: rasterise(one, image, where, image_frame_uid=frame))  # type: ignore[misc]
+            _Found((one.name,), partial(rasterise, one, image, where, image_frame_uid=frame))
             for one in read_structures(path, where=where)
             if one.contours
         ]
     return [
-        _Found((one.label, one.meaning), lambda one=one: place_segment(one, image, where, image_frame_uid=frame))  # type: ignore[misc]
+        _Found((one.label, one.meaning), partial(place_segment, one, image, where, image_frame_uid=frame))
         for one in read_segmentation(path, where=where)
         if one.planes
     ]

@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from datasets_registry.durable import sync
 from datasets_registry.sources.content import HEAD_BYTES
 
 READ_BYTES = 1 << 20
@@ -114,11 +115,7 @@ class PartialFile:
         self._file.close()
         self.path.replace(target)
         self._note.unlink(missing_ok=True)
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(target.parent)
 
     def close(self, *, discard: bool) -> None:
         """Let go of the file; keep the bytes for a later run unless they are wrong."""
