@@ -21,6 +21,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from catalog.errors import CommitRefused
+from catalog.writing import naming_the_write
 
 ATTEMPTS = 50
 """Commits tried before giving up; one is lost only when another writer committed in between."""
@@ -87,7 +88,8 @@ class AppendTable:
                 try:
                     self._table = DeltaTable(self.folder)
                 except TableNotFoundError:
-                    self._table = self._create()
+                    with naming_the_write(self.folder, 0):
+                        self._table = self._create()
             else:
                 self._table.update_incremental()
             return self._table
@@ -159,7 +161,7 @@ class AppendTable:
 
         tokens: key -> token of what is to be in. rows: given the table version to be built upon and the keys to be
         written (each with its earlier token), returns their rows; called again when another writer came first.
-        CommitRefused when that goes on.
+        CommitRefused when that goes on, WriteFailed where the disk refuses.
         """
         for attempt in range(ATTEMPTS):
             with self._lock:
@@ -169,14 +171,16 @@ class AppendTable:
                 if not fresh:
                     return []
                 transactions = [Transaction(key, tokens[key]) for key in fresh]
+                data = _worded_as_stored(rows(table, fresh), table)
                 try:
-                    write_deltalake(
-                        table,
-                        _worded_as_stored(rows(table, fresh), table),
-                        mode="append",
-                        schema_mode="merge",  # a column added since the table was made; its older rows read as null
-                        commit_properties=CommitProperties(app_transactions=transactions),
-                    )
+                    with naming_the_write(self.folder, data.nbytes):
+                        write_deltalake(
+                            table,
+                            data,
+                            mode="append",
+                            schema_mode="merge",  # a column added since the table was made; older rows read as null
+                            commit_properties=CommitProperties(app_transactions=transactions),
+                        )
                     if table.version() % COMPACT_EVERY == 0:
                         self._compact_quietly()
                     return list(fresh)
