@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from catalog import layout
 from catalog.errors import LakeDamage
 from catalog.manifest import Manifest, find_damage
+from catalog.shard import Shard
 from imaging.volume import Affine
 
 Index = tuple[int, int, int]
@@ -51,7 +52,8 @@ def clip_box(start: Index, size: Index, shape: Index) -> tuple[Box, Box]:
 class StoredArray:
     """One opened array of a case: (X, Y, Z) HU or (W, X, Y, Z) bits, its shape and affine.
 
-    Nothing is held open between reads: a handle may be kept for long and used from several threads.
+    shard: its file, kept open, where the array lies in a local folder in the lake's own layout; others go through zarr.
+    May be kept for long and used from several threads.
     """
 
     case_id: str
@@ -60,6 +62,7 @@ class StoredArray:
     array: zarr.Array[Any]
     affine: Affine
     process: int
+    shard: Shard | None = None
 
     @property
     def shape(self) -> Index:
@@ -82,16 +85,21 @@ class StoredArray:
         for axis, (part, limit) in enumerate(zip((x, y, z), self.shape, strict=True)):
             if not 0 <= part.start <= part.stop <= limit or part.step not in (None, 1):
                 raise IndexError(f"{self.case_id}: box {part} along axis {'XYZ'[axis]}, expected within 0..{limit}")
+        found = self._read_through_zarr((z, y, x)) if self.shard is None else self.shard.read((z, y, x))
+        return found.transpose(2, 1, 0) if self.words is None else found.transpose(0, 3, 2, 1)
+
+    def _read_through_zarr(self, box: Box) -> NDArray[Any]:
+        """Return the voxels of a box of Z, Y, X; zarr gives fill values for what is missing, so none may be there."""
         try:
             # A handle inherited by a forked child would wait forever for threads of its parent.
             array = self.array if self.process == os.getpid() else layout.open_array(self.folder)
-            found = np.asarray(array[(..., z, y, x)])
+            found = np.asarray(array[(..., *box)])
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise LakeDamage(self.case_id, self.file, f"unreadable ({error})", "sound chunks") from error
         fill = layout.IMAGE_FILL if self.words is None else layout.BITS_FILL
         if found.size and (found.min() if self.words is None else found.max()) == fill:
             raise LakeDamage(self.case_id, self.file, f"voxels of value {fill}", "every chunk written")
-        return found.transpose(2, 1, 0) if self.words is None else found.transpose(0, 3, 2, 1)
+        return found
 
     def read_patch(self, start: Index, size: Index) -> Patch[Any]:
         """Return the box of `size` voxels at `start`, padded with air (-1024 HU) or no class beyond the grid."""
@@ -123,7 +131,9 @@ def open_stored(root: Path, case_id: str, case_path: str, array_path: str, manif
         raise LakeDamage(case_id, f"{case_path}/{array_path}", f"unreadable ({error})", "a Zarr array") from error
     shard = "/".join(["c", *["0"] * array.ndim])
     file = f"{case_path}/{array_path}/{shard}"
-    return StoredArray(case_id, file, folder / array_path, array, affine, os.getpid())
+    entry = manifest.files.get(f"{array_path}/{shard}")
+    direct = None if entry is None else Shard.of(folder / array_path, case_id, file, array, entry)
+    return StoredArray(case_id, file, folder / array_path, array, affine, os.getpid(), direct)
 
 
 def _affine_of(attributes: dict[str, Any], lead: int) -> Affine:
