@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from fault_shim import KILLS, Fault, built_shim
-from ingest_zygote import SPACING_MM, Order, Zygote
 from lake_equality import differences
+from real_ingest import SPACING_MM
 from visible import half_written, labels_of
+from zygote import Order, Zygote, import_paths
 
 from datasets_registry.miniatures import write_miniature
 
@@ -80,29 +79,27 @@ def write_raw(folder: Path) -> Path:
     return folder / "raw"
 
 
-def undisturbed(raw: Path, folder: Path, zygote: Zygote, counts: bool) -> Facts:
+def order_of(raw: Path, lake: Path) -> Order:
+    """Return the order to ingest all sets into `lake`, with a journal beside it."""
+    journal = lake.with_suffix(".journal")
+    arguments = {"raw": str(raw), "lake": str(lake), "sets": list(SETS), "journal": str(journal)}
+    return Order("real_ingest:ingest_sets", arguments, str(lake))
+
+
+def undisturbed(raw: Path, folder: Path, zygote: Zygote) -> Facts:
     """Ingest once in a fresh process, once in a forked one that is timed; both must give the same lake."""
-    fresh = Order(str(raw), str(folder / "fresh"), list(SETS), str(folder / "fresh.journal"))
-    code = f"import json, ingest_zygote as z; z.ingest_sets(z.Order(**json.loads({json.dumps(asdict(fresh))!r})))"
-    path = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    log = folder / "calls.log"
-    forked = Order(
-        str(raw), str(folder / "forked"), list(SETS), str(folder / "forked.journal"),
-        fault=int(Fault.COUNT) if counts else None, log=str(log) if counts else None,
-    )  # fmt: skip
+    fresh, forked, log = order_of(raw, folder / "fresh"), order_of(raw, folder / "forked"), folder / "calls.log"
+    code = f"import json, zygote as z; z.obey(z.Order(**json.loads({json.dumps(asdict(fresh))!r})))"
+    subprocess.run([sys.executable, "-c", code], check=True, env=import_paths(), stdout=subprocess.DEVNULL)
     started = time.monotonic()
-    zygote.start(forked)
-    if zygote.wait() != 0:
+    counted = replace(forked, fault=int(Fault.COUNT), log=str(log)) if zygote.preload is not None else forked
+    if zygote.run(counted) != 0:
         raise RuntimeError("the ingest that nobody disturbed failed; see its traceback above")
     seconds = time.monotonic() - started
     unequal = differences(folder / "fresh", folder / "forked")
     if unequal:
         raise RuntimeError(f"a fresh and a forked process differ in {len(unequal)} places, first: {unequal[0]}")
-    calls = len(log.read_text().splitlines()) if counts else 0
+    calls = len(log.read_text().splitlines()) if zygote.preload is not None else 0
     return Facts(folder / "fresh", labels_of(folder / "fresh"), calls, seconds)
 
 
@@ -110,34 +107,22 @@ def killed_attempt(zygote: Zygote, order: Order, facts: Facts, chance: random.Ra
     """Run an attempt that is to be killed; return its exit code (0: it was quicker) and how it was to die."""
     if counted:
         fault, at = chance.choice(KILLS), chance.randint(1, int(facts.calls * LIVES))
-        zygote.start(Order(**{**asdict(order), "fault": int(fault), "at": at}))
-        return zygote.wait(), f"{fault.name.lower()} call {at}"
+        return zygote.run_killed(order, fault, at), f"{fault.name.lower()} call {at}"
     seconds = chance.uniform(0, facts.seconds * LIVES)
-    descriptor = os.pidfd_open(zygote.start(order))
-    try:
-        ended, _, _ = select.select([descriptor], [], [], seconds)
-        if not ended:
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    finally:
-        os.close(descriptor)
-    return zygote.wait(), f"after {seconds:.2f} s"
+    return zygote.run_for(order, seconds), f"after {seconds:.2f} s"
 
 
 def prove(kills: int, seed: int, folder: Path) -> CrashReport:
     """Kill ingests `kills` times and return what was found; `faults` is empty when all held."""
-    raw = write_raw(folder)
-    shim = built_shim(folder)
-    zygote, report, chance = Zygote(shim), CrashReport(), random.Random(seed)
-    try:
-        facts = undisturbed(raw, folder, zygote, counts=shim is not None)
+    raw, report, chance = write_raw(folder), CrashReport(), random.Random(seed)
+    with Zygote("real_ingest", preload=built_shim(folder)) as zygote:
+        facts = undisturbed(raw, folder, zygote)
         while report.kills < kills:
             lake = folder / f"lake_{report.ingests}"
             _one_ingest(zygote, raw, lake, facts, kills, report, chance)
             report.ingests += 1
             report.faults += [f"ingest {report.ingests}, at its end: {one}" for one in differences(facts.lake, lake)]
             shutil.rmtree(lake)
-    finally:
-        zygote.close()
     return report
 
 
@@ -145,16 +130,15 @@ def _one_ingest(
     zygote: Zygote, raw: Path, lake: Path, facts: Facts, kills: int, report: CrashReport, chance: random.Random
 ) -> None:
     visible: set[str] = set()
+    order = order_of(raw, lake)
+    journal = Path(order.arguments["journal"])
     while True:
-        journal = lake.with_name("attempt.journal")
         journal.write_text("")
-        order = Order(str(raw), str(lake), list(SETS), str(journal))
         if report.kills < kills:
             counted = facts.calls > 0 and report.kills % 2 == 1
             code, how = killed_attempt(zygote, order, facts, chance, counted)
         else:
-            zygote.start(order)
-            code, how = zygote.wait(), "undisturbed"
+            code, how = zygote.run(order), "undisturbed"
         place = f"ingest {report.ingests + 1}, kill {report.kills + 1} ({how})"
         begun = [line.split()[1] for line in journal.read_text().splitlines() if line.startswith("begin ")]
         if begun_again := visible.intersection(begun):

@@ -24,13 +24,13 @@ from pathlib import Path
 
 from fault_shim import Fault, Shim
 from lake_equality import differences
+from real_ingest import SPACING_MM
 from visible import half_written, labels_of
 
 from datasets_registry.miniatures import write_miniature
 from tasks.ingest import ingest_batch, list_source
 from tasks.settings import Settings
 
-SPACING_MM = (12.0, 12.0, 12.0)
 ERRORS = {
     errno.ENOSPC: Fault.FAIL_FROM_THERE_ON,
     errno.EIO: Fault.FAIL_ONCE,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from fault_shim import built_shim
+from zygote import import_paths
 
 
 def test_a_failing_disk_is_named_and_shows_nothing_half_and_the_ingest_goes_on(tmp_path: Path) -> None:
@@ -18,11 +18,9 @@ def test_a_failing_disk_is_named_and_shows_nothing_half_and_the_ingest_goes_on(t
         pytest.skip("no C compiler (gcc or cc), which builds the library that makes writes fail")
     lakes = tmp_path / "lakes"
     lakes.mkdir()
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here.parents[1]), str(here.parent)])
     done = subprocess.run(
-        [sys.executable, str(here / "io_faults.py"), "--folder", str(lakes), "--each-kind"],
-        env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": path},
+        [sys.executable, str(Path(__file__).with_name("io_faults.py")), "--folder", str(lakes), "--each-kind"],
+        env={**import_paths(), "LD_PRELOAD": str(shim)},
         capture_output=True,
         text=True,
     )
