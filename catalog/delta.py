@@ -25,6 +25,8 @@ from deltalake.fs import DeltaStorageHandler
 
 from catalog.errors import CommitRefused
 from catalog.location import Location
+from catalog.log_sync import LOG, sync_version
+from catalog.publish import make_folder
 from catalog.writing import naming_the_write
 
 ATTEMPTS = 50
@@ -110,9 +112,11 @@ class AppendTable:
 
     def _create(self) -> DeltaTable:
         if self.place.is_local:
-            self.place.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.place.folder / LOG)
         try:
-            return DeltaTable.create(self.place.url, self.schema, mode="ignore", configuration=CONFIGURATION)
+            made = DeltaTable.create(self.place.url, self.schema, mode="ignore", configuration=CONFIGURATION)
+            self._force(made)
+            return made
         except DeltaError:
             # Another process created it between our look and our commit.
             return DeltaTable(self.place.url)
@@ -218,6 +222,7 @@ class AppendTable:
                             schema_mode="merge",  # a column added since the table was made; older rows read as null
                             commit_properties=CommitProperties(app_transactions=transactions),
                         )
+                        self._force(table)
                     if table.version() % COMPACT_EVERY == 0:
                         self._compact_quietly()
                     return list(fresh)
@@ -227,6 +232,11 @@ class AppendTable:
         raise CommitRefused(
             f"table {self.name}: {ATTEMPTS} commits lost against other writers ({last}); try again later"
         )
+
+    def _force(self, table: DeltaTable) -> None:
+        """Force the version that `table` is at to the disk, where it lies on one."""
+        if self.place.is_local:
+            sync_version(self.place.folder, table.version())
 
     def _compact_quietly(self) -> None:
         try:
@@ -240,6 +250,7 @@ class AppendTable:
         with self._lock:
             metrics = self.latest().optimize.compact()
             self.latest().create_checkpoint()
+            self._force(self.latest())
         return int(metrics["numFilesRemoved"])
 
 

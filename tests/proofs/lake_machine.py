@@ -7,9 +7,9 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from fault_shim import KILLS, Fault
@@ -23,8 +23,8 @@ from catalog.verify import verify
 CASES = st.sampled_from("ab")
 VERSIONS = st.sampled_from(sorted(SHIPPED))
 PSEUDO = st.sampled_from(["pseudo-a", "pseudo-b"])
-CALLS = {"ingest": 95, "relabel": 60, "compact": 30}
-"""About how many writing calls a step makes; kills come at one of them."""
+FROM_THE_END = st.one_of(st.integers(0, 24), st.integers(0, 220))
+"""Which of a step's writing calls the kill comes at: most write arrays, the last ones commit."""
 
 
 @dataclass
@@ -79,10 +79,34 @@ def shown_by(writer: Writer, at_versions: dict[str, int] | None = None) -> tuple
     )
 
 
+def order_of(root: Path, step: str, arguments: list[Any]) -> Order:
+    """Return the order to carry out one step on the lake in `root`."""
+    return Order("lake_steps:carry_out", {"root": str(root), "step": step, "arguments": arguments}, str(root))
+
+
+def calls_of_steps(zygote: Zygote, folder: Path) -> dict[str, int]:
+    """Return how many writing calls each step makes, counted on a lake in the empty `folder`; {} without the shim."""
+    if zygote.preload is None:
+        return {}
+    calls, root = {}, folder / "lake"
+    steps: list[tuple[str, list[Any]]] = [("ingest", ["b", 1]), ("ingest", ["a", 2]), ("relabel", ["a", 2, "pseudo-a"])]
+    for number, (step, arguments) in enumerate([*steps, ("compact", [])]):
+        log = folder / f"{number}.log"
+        code = zygote.run(replace(order_of(root, step, arguments), fault=int(Fault.COUNT), log=str(log)))
+        assert code == 0, f"{step} {arguments} failed undisturbed, exit code {code}"
+        calls[step] = len(log.read_text().splitlines())
+    return calls
+
+
 class LakeMachine(RuleBasedStateMachine):
-    """Steps on a real lake on disk, compared with `Model` after each. zygote: set once for all examples."""
+    """Steps on a real lake on disk, compared with `Model` after each. zygote, calls: set once for all examples.
+
+    kills: how many processes were killed.
+    """
 
     zygote: Zygote
+    calls: ClassVar[dict[str, int]]
+    kills = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,31 +177,36 @@ class LakeMachine(RuleBasedStateMachine):
 
     # --- steps that are cut off ---
 
-    @rule(step=st.sampled_from(["ingest", "relabel", "compact"]), case=CASES, version=VERSIONS, annotation=PSEUDO,
-          fault=st.sampled_from(KILLS), share=st.floats(0, 1))  # fmt: skip
-    def killed(self, step: str, case: str, version: int, annotation: str, fault: Fault, share: float) -> None:
+    @rule(
+        step=st.sampled_from(["ingest", "ingest", "relabel", "compact"]),
+        case=CASES,
+        version=VERSIONS,
+        annotation=PSEUDO,
+        fault=st.sampled_from(KILLS),
+        from_the_end=FROM_THE_END,
+    )
+    def killed(self, step: str, case: str, version: int, annotation: str, fault: Fault, from_the_end: int) -> None:
         """A process killed at any of its writes: the step has happened, or it has not."""
         current = self.model.current().get(case)
         if step == "relabel" and current is None:
             return
         arguments = {"ingest": [case, version], "relabel": [case, current, annotation], "compact": []}[step]
-        order = Order(
-            "lake_steps:carry_out", {"root": str(self.root), "step": step, "arguments": arguments}, str(self.root)
-        )
-        if self.zygote.preload is None:
-            code = self.zygote.run_for(order, share * 0.3)
+        order = order_of(self.root, step, arguments)
+        if self.calls:
+            code = self.zygote.run_killed(order, fault, max(1, self.calls[step] - from_the_end))
         else:
-            code = self.zygote.run_killed(order, fault, 1 + int(share * CALLS[step]))
+            code = self.zygote.run_for(order, from_the_end / 500)
         assert code in (0, -9), f"{step} {arguments} failed by itself, exit code {code}"
+        type(self).kills += code == -9
         after = deepcopy(self.model)
         getattr(after, step)(*arguments)
         if code == 0 or self._matches(after):
             self.model = after
 
-    @rule(case=CASES, version=VERSIONS, share=st.floats(0, 1))
-    def killed_until_it_works(self, case: str, version: int, share: float) -> None:
-        """The same ingest killed, and then done by the process that watched."""
-        self.killed("ingest", case, version, "pseudo-a", Fault.KILL_AFTER, share)
+    @rule(case=CASES, version=VERSIONS, from_the_end=FROM_THE_END)
+    def killed_and_done_again(self, case: str, version: int, from_the_end: int) -> None:
+        """The same ingest killed, and then done by a process that was there before."""
+        self.killed("ingest", case, version, "pseudo-a", Fault.KILL_AFTER, from_the_end)
         self.ingest(case, version)
 
     # --- looks ---

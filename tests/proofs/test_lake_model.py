@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fault_shim import built_shim
 from hypothesis import HealthCheck, settings
-from lake_machine import LakeMachine
+from lake_machine import LakeMachine, calls_of_steps
 from zygote import Zygote
 
 
@@ -20,8 +20,9 @@ from zygote import Zygote
 def _zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder: Path = tmp_path_factory.mktemp("shim")
     with Zygote("lake_steps", preload=built_shim(folder)) as zygote:
-        LakeMachine.zygote = zygote
+        LakeMachine.zygote, LakeMachine.calls = zygote, calls_of_steps(zygote, folder)
         yield
+        assert LakeMachine.kills > 0, "no process was killed: the steps make fewer calls than they used to"
 
 
 TestLake = LakeMachine.TestCase
