@@ -67,13 +67,14 @@ static const char *joined(int folder, const char *path, char *space) {
 }
 
 /* Returns 0: go on; 1: fail with errno set; 2: do half of it, then die; 3: do it, then die. */
-static int act(const char *kind, const char *path) {
+static int act_on(const char *kind, const char *path, const char *from) {
     if (!atomic_load(&armed) || strncmp(path, root, root_length) != 0) return 0;
     if (path[root_length] != 0 && path[root_length] != '/') return 0;
     long number = atomic_fetch_add(&counter, 1) + 1;
     if (log_descriptor >= 0) {
-        char line[4300];
-        int length = snprintf(line, sizeof line, "%ld %s %s\n", number, kind, path + root_length);
+        char line[8600];
+        int length = snprintf(line, sizeof line, "%ld %s %s%s%s\n", number, kind, path + root_length,
+                              from ? " " : "", from ? from + root_length : "");
         ssize_t (*plain)(int, const void *, size_t) = (ssize_t(*)(int, const void *, size_t))real("write");
         if (plain(log_descriptor, line, length) < 0) abort();
     }
@@ -87,6 +88,8 @@ static int act(const char *kind, const char *path) {
     return mode == KILL_TORN ? 2 : 3;
 }
 
+static int act(const char *kind, const char *path) { return act_on(kind, path, NULL); }
+
 static void die(void) {
     kill(getpid(), SIGKILL);
     pause();
@@ -94,8 +97,9 @@ static void die(void) {
 
 #define WRITES(flags) ((flags) & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC))
 
-#define GUARDED(result, kind, path, call) \
-    int todo = act(kind, path); \
+#define GUARDED(result, kind, path, call) MOVED(result, kind, path, NULL, call)
+#define MOVED(result, kind, path, from, call) \
+    int todo = act_on(kind, path, from); \
     if (todo == 1) return -1; \
     if (todo == 2) die(); \
     result = call; \
@@ -189,34 +193,37 @@ TRUNCATE(ftruncate64)
 int rename(const char *from, const char *to) {
     REAL(rename);
     int done;
-    GUARDED(done, "rename", to, real_rename(from, to));
+    MOVED(done, "rename", to, from, real_rename(from, to));
 }
 
 int renameat(int old_folder, const char *from, int folder, const char *to) {
     REAL(renameat);
-    char space[4096];
+    char space[4096], source[4096];
     int done;
-    GUARDED(done, "rename", joined(folder, to, space), real_renameat(old_folder, from, folder, to));
+    MOVED(done, "rename", joined(folder, to, space), joined(old_folder, from, source),
+          real_renameat(old_folder, from, folder, to));
 }
 
 int renameat2(int old_folder, const char *from, int folder, const char *to, unsigned flags) {
     REAL(renameat2);
-    char space[4096];
+    char space[4096], source[4096];
     int done;
-    GUARDED(done, "rename", joined(folder, to, space), real_renameat2(old_folder, from, folder, to, flags));
+    MOVED(done, "rename", joined(folder, to, space), joined(old_folder, from, source),
+          real_renameat2(old_folder, from, folder, to, flags));
 }
 
 int link(const char *from, const char *to) {
     REAL(link);
     int done;
-    GUARDED(done, "link", to, real_link(from, to));
+    MOVED(done, "link", to, from, real_link(from, to));
 }
 
 int linkat(int old_folder, const char *from, int folder, const char *to, int flags) {
     REAL(linkat);
-    char space[4096];
+    char space[4096], source[4096];
     int done;
-    GUARDED(done, "link", joined(folder, to, space), real_linkat(old_folder, from, folder, to, flags));
+    MOVED(done, "link", joined(folder, to, space), joined(old_folder, from, source),
+          real_linkat(old_folder, from, folder, to, flags));
 }
 
 int mkdir(const char *path, mode_t bits) {
