@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.sync import sync
 
+from catalog.shard_order import put_in_c_order
+
 CHUNK = 32
 """Voxels along each side of a chunk."""
 
@@ -132,6 +134,9 @@ def write_array(folder: Path, array: NDArray[Any], fill: int, axes: tuple[str, .
         zarr_format=3,
     )
     target[...] = np.ascontiguousarray(array)
+    if codec_pipeline() != ZARRS:
+        count = int(np.prod([-(-n // CHUNK) for n in array.shape[-3:]]))
+        put_in_c_order(folder.joinpath("c", *["0"] * array.ndim), count)
 
 
 def halve_image(array: NDArray[np.int16]) -> NDArray[np.int16]:
