@@ -18,9 +18,7 @@ def not_forced(lines: Iterable[str], root: Path) -> list[str]:
         _, kind, path, *before = line.rstrip("\n").split(" ")
         if kind in ("write", "truncate"):
             contents.add(path)
-        elif kind == "open":
-            names.add(path)
-        elif kind == "mkdir":
+        elif kind in ("open", "mkdir"):
             names.add(path)
         elif kind == "fsync":
             contents.discard(path)
