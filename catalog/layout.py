@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.sync import sync
+from zarr.storage import ObjectStore
+
+from catalog import seals, shards
+from catalog.location import Location
 
 CHUNK = 32
 """Voxels along each side of a chunk."""
@@ -84,10 +89,18 @@ def written_together() -> Iterator[ThreadPoolExecutor]:
             yield threads
 
 
-def open_array(folder: Path) -> zarr.Array[Any]:
-    """Return the Zarr array in `folder`, opened for reading with the pipeline of `codec_pipeline`."""
+def open_array(place: Path | Location, path: str = "") -> zarr.Array[Any]:
+    """Return the Zarr array at `path` below `place`, opened for reading only, with the pipeline of `codec_pipeline`."""
+    location = Location.of(place)
     with _configured():
-        return zarr.open_array(store=folder, mode="r", zarr_format=3)
+        if location.is_local:
+            return zarr.open_array(store=location.folder / path, mode="r", zarr_format=3)
+        with warnings.catch_warnings():
+            # zarrs says that it keeps connections of its own beside obstore's.
+            warnings.filterwarnings("ignore", "Successfully reconstructed a store", RuntimeWarning)
+            return zarr.open_array(
+                store=ObjectStore(location.store, read_only=True), path=path, mode="r", zarr_format=3
+            )
 
 
 def write_group(folder: Path, attributes: dict[str, Any]) -> None:
@@ -106,14 +119,14 @@ def write_array(folder: Path, array: NDArray[Any], fill: int, axes: tuple[str, .
         raise ValueError(f"{folder.name}: write_array outside of written_together(), the bytes could differ each time")
     lead = array.shape[:-3]
     chunks = (*lead, CHUNK, CHUNK, CHUNK)
-    shards = (*lead, *(-(-n // CHUNK) * CHUNK for n in array.shape[-3:]))
+    shard = (*lead, *(-(-n // CHUNK) * CHUNK for n in array.shape[-3:]))
     size = array.dtype.itemsize
     target = zarr.create_array(
         store=folder,
         shape=array.shape,
         dtype=array.dtype,
         chunks=chunks,
-        shards=shards,
+        shards=shard,
         filters=None,
         compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=size), Crc32cCodec()],
         fill_value=fill,
@@ -121,7 +134,8 @@ def write_array(folder: Path, array: NDArray[Any], fill: int, axes: tuple[str, .
         config={"write_empty_chunks": True},
         zarr_format=3,
     )
-    target[...] = np.ascontiguousarray(array)
+    shards.write_region(target, (0,) * array.ndim, np.ascontiguousarray(array))
+    seals.note_checksums(target, folder)
 
 
 def halve_image(array: NDArray[np.int16]) -> NDArray[np.int16]:

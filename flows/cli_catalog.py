@@ -158,8 +158,8 @@ def _tables(workspace: Path | None) -> Tables:
     from tasks.workspace import open_workspace
 
     settings = settings_for(workspace)
-    if not (settings.lake_folder / "tables").is_dir():
+    if settings.lake.is_local and not (settings.lake.folder / "tables").is_dir():
         raise FileNotFoundError(
-            f"no tables in {settings.lake_folder}; name the workspace with -w, or fill it with `ctfactory ingest`"
+            f"no tables in {settings.lake}; name the workspace with -w, or fill it with `ctfactory ingest`"
         )
     return open_workspace(settings).tables
