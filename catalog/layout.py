@@ -92,15 +92,18 @@ def written_together() -> Iterator[ThreadPoolExecutor]:
 def open_array(place: Path | Location, path: str = "") -> zarr.Array[Any]:
     """Return the Zarr array at `path` below `place`, opened for reading only, with the pipeline of `codec_pipeline`."""
     location = Location.of(place)
-    with _configured():
-        if location.is_local:
-            return zarr.open_array(store=location.folder / path, mode="r", zarr_format=3)
-        with warnings.catch_warnings():
-            # zarrs says that it keeps connections of its own beside obstore's.
-            warnings.filterwarnings("ignore", "Successfully reconstructed a store", RuntimeWarning)
-            return zarr.open_array(
-                store=ObjectStore(location.store, read_only=True), path=path, mode="r", zarr_format=3
-            )
+    with _configured(), warnings.catch_warnings():
+        # zarrs says that it keeps connections of its own beside obstore's.
+        warnings.filterwarnings("ignore", "Successfully reconstructed a store", RuntimeWarning)
+        store = location.folder if location.is_local else ObjectStore(location.store, read_only=True)
+        array = zarr.open_array(store=store, path=path, mode="r", zarr_format=3)
+    # zarrs 0.2.3 writes into a local array that was opened for reading.
+    object.__setattr__(array.async_array.codec_pipeline, "write", _refuse_write)
+    return array
+
+
+async def _refuse_write(*_: object, **__: object) -> None:
+    raise ValueError("an opened array of the lake is read-only; write whole cases or annotations through `Lake`")
 
 
 def write_group(folder: Path, attributes: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from catalog import shards
+from catalog import layout, shards
 from catalog.lake import Lake
 from imaging.volume import Volume
 
@@ -83,7 +83,15 @@ def test_a_dask_array_whose_chunks_divide_the_shard_is_refused_with_both_shapes(
         lake.write_annotation(stored.path, "pseudo-v1-00ff", bits)
 
 
-def test_arrays_opened_from_the_lake_cannot_be_written(ingested: Any, lake: Lake) -> None:
+@pytest.mark.parametrize("pipeline", [layout.ZARRS, layout.ZARR_PYTHON])
+def test_arrays_opened_from_the_lake_cannot_be_written(
+    ingested: Any, lake: Lake, monkeypatch: pytest.MonkeyPatch, pipeline: str
+) -> None:
+    monkeypatch.setattr(layout, "codec_pipeline", lambda: pipeline)
     stored = lake.open_image(ingested())
+    before = stored.read()
     with pytest.raises(ValueError, match="read-only"):
         stored.array[0, 0, 0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        stored.array.append(np.zeros((1, 37, 5), np.int16))
+    np.testing.assert_array_equal(stored.read(), before)
