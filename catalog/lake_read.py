@@ -17,7 +17,7 @@ from catalog.errors import LakeDamage, LakeUnreachable
 from catalog.files import Files
 from catalog.location import Location
 from catalog.manifest import METADATA_NAME, Manifest, find_damage
-from catalog.seals import Seal, WrongChunk
+from catalog.shard import Shard
 from imaging.volume import Affine
 
 Index = tuple[int, int, int]
@@ -58,7 +58,8 @@ def clip_box(start: Index, size: Index, shape: Index) -> tuple[Box, Box]:
 class StoredArray:
     """One opened array of a case: (X, Y, Z) HU or (W, X, Y, Z) bits, its shape and affine.
 
-    Nothing is held open between reads: a handle may be kept for long and used from several threads.
+    shard: its file, kept open, where the array lies in a local folder in the lake's own layout; others go through zarr.
+    May be kept for long and used from several threads.
     """
 
     case_id: str
@@ -69,7 +70,7 @@ class StoredArray:
     array: zarr.Array[Any]
     affine: Affine
     process: int
-    seal: Seal | None
+    shard: Shard | None
 
     @property
     def shape(self) -> Index:
@@ -92,10 +93,15 @@ class StoredArray:
         for axis, (part, limit) in enumerate(zip((x, y, z), self.shape, strict=True)):
             if not 0 <= part.start <= part.stop <= limit or part.step not in (None, 1):
                 raise IndexError(f"{self.case_id}: box {part} along axis {'XYZ'[axis]}, expected within 0..{limit}")
+        found = self._read_through_zarr((z, y, x)) if self.shard is None else self.shard.read((z, y, x))
+        return found.transpose(2, 1, 0) if self.words is None else found.transpose(0, 3, 2, 1)
+
+    def _read_through_zarr(self, box: Box) -> NDArray[Any]:
+        """Return the voxels of a box of Z, Y, X; zarr gives fill values for what is missing, so none may be there."""
         # A handle inherited by a forked child would wait forever for threads of its parent.
         array = self.array if self.process == os.getpid() else layout.open_array(self.lake, self.path)
         try:
-            found = np.asarray(array[(..., z, y, x)])
+            found = np.asarray(array[(..., *box)])
         except UNREADABLE as error:
             self._ask_the_store()
             raise LakeDamage(self.case_id, self.file, f"unreadable ({error})", "sound chunks") from error
@@ -103,12 +109,7 @@ class StoredArray:
         if found.size and (found.min() if self.words is None else found.max()) == fill:
             self._ask_the_store()
             raise LakeDamage(self.case_id, self.file, f"voxels of value {fill}", "every chunk written")
-        if self.seal is not None and found.size:
-            try:
-                self.seal.check((*[slice(0, n) for n in array.shape[:-3]], z, y, x))
-            except (WrongChunk, OSError) as error:
-                raise LakeDamage(self.case_id, self.file, str(error), "the chunks that were written") from error
-        return found.transpose(2, 1, 0) if self.words is None else found.transpose(0, 3, 2, 1)
+        return found
 
     def _ask_the_store(self) -> None:
         """Raise LakeUnreachable where the store of a lake by URL does not answer: that is no damage."""
@@ -134,10 +135,9 @@ def open_stored(
 ) -> StoredArray:
     """Return the array `array_path` ("0", "labels/human/0") of a case after comparing its files with `manifest`.
 
-    Raises LakeDamage for the first file that is absent, of another length, or (zarr.json) of other content. What the
-    shard holds is compared as it is read, by its seal; a shard without one (in an object store, or written before
-    there were seals) is compared here, by the SHA-256 that the store keeps with it or, where it keeps none, of all
-    its bytes.
+    Raises LakeDamage for the first file that is absent, of another length, or (zarr.json) of other content. What a
+    local shard holds is compared chunk by chunk as it is read; one in an object store is compared here, by the SHA-256
+    that the store keeps with it or, where it keeps none, of all its bytes.
     """
     for damage in find_damage(case_id, files, case_path, manifest, read=lambda _: False):
         raise damage
@@ -147,18 +147,17 @@ def open_stored(
         array = layout.open_array(lake, path)
         affine = _affine_of(group["attributes"], array.ndim - 3)
         shard = "/".join(["c", *["0"] * array.ndim])
-        seal = Seal.of(array, lake.folder / path / shard) if lake.is_local else None
-    except LakeUnreachable:
+        file, entry = f"{path}/{shard}", manifest.files.get(f"{array_path}/{shard}")
+        direct = Shard.of(lake.folder / path, case_id, file, array, entry) if entry and lake.is_local else None
+    except (LakeUnreachable, LakeDamage):
         raise
     except UNREADABLE as error:
         raise LakeDamage(case_id, path, f"unreadable ({error})", "a Zarr array") from error
-    opened = StoredArray(case_id, f"{path}/{shard}", files, lake, path, array, affine, os.getpid(), seal)
-    entry = manifest.files.get(f"{array_path}/{shard}")
-    if seal is None and entry is not None:
-        found = files.noted_sha256(opened.file) or files.sha256(opened.file)
+    if direct is None and entry is not None:
+        found = files.noted_sha256(file) or files.sha256(file)
         if found != entry.sha256:
-            raise LakeDamage(case_id, opened.file, f"SHA-256 {found}", f"SHA-256 {entry.sha256}")
-    return opened
+            raise LakeDamage(case_id, file, f"SHA-256 {found}", f"SHA-256 {entry.sha256}")
+    return StoredArray(case_id, file, files, lake, path, array, affine, os.getpid(), direct)
 
 
 def _affine_of(attributes: dict[str, Any], lead: int) -> Affine:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -39,6 +39,15 @@ IMAGE_FILL = -32768
 
 BITS_FILL = 2**32 - 1
 """All bits set: outside the domain, since no voxel is in all of 32 classes at once (left AND right kidney ...)."""
+
+Packing = tuple[Literal["lz4", "lz4hc", "zstd"], int, Literal["noshuffle", "shuffle", "bitshuffle"]]
+"""Blosc's compressor, its level, and how bytes are shuffled before it."""
+
+IMAGE_CODEC: Packing = ("lz4", 9, "bitshuffle")
+"""The fastest to read within 1.3 times the size of zstd at level 8."""
+
+BITS_CODEC: Packing = ("lz4hc", 5, "shuffle")
+"""Two thirds of the size of lz4 and as fast to read; slow to write only where voxels are noisy, as bits are not."""
 
 ZARR_PYTHON = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 ZARRS = "zarrs.ZarrsCodecPipeline"
@@ -123,7 +132,8 @@ def write_array(folder: Path, array: NDArray[Any], fill: int, axes: tuple[str, .
     lead = array.shape[:-3]
     chunks = (*lead, CHUNK, CHUNK, CHUNK)
     shard = (*lead, *(-(-n // CHUNK) * CHUNK for n in array.shape[-3:]))
-    size = array.dtype.itemsize
+    compressor, level, shuffle = IMAGE_CODEC if array.dtype == np.int16 else BITS_CODEC
+    blosc = BloscCodec(cname=compressor, clevel=level, shuffle=shuffle, typesize=array.dtype.itemsize)
     target = zarr.create_array(
         store=folder,
         shape=array.shape,
@@ -131,7 +141,7 @@ def write_array(folder: Path, array: NDArray[Any], fill: int, axes: tuple[str, .
         chunks=chunks,
         shards=shard,
         filters=None,
-        compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=size), Crc32cCodec()],
+        compressors=[blosc, Crc32cCodec()],
         fill_value=fill,
         dimension_names=axes,
         config={"write_empty_chunks": True},

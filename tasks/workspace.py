@@ -30,4 +30,4 @@ def row_dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
 def open_workspace(settings: Settings) -> Workspace:
     """Return the workspace of `settings`; folders and tables are created on first use."""
     root = settings.lake
-    return Workspace(settings=settings, lake=Lake(root), tables=Tables(root.folder))
+    return Workspace(settings=settings, lake=Lake(root), tables=Tables(root))
