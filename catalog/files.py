@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,16 +100,18 @@ class LocalFiles:
         while waiting:
             place = waiting.pop()
             try:
-                with os.scandir(self.folder / place) as entries:
-                    for entry in entries:
-                        name = f"{place}/{entry.name}"
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(name)
-                        else:
-                            state = entry.stat()
-                            found[name] = Found(state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
+                with os.scandir(self.folder / place) as scanned:
+                    entries = list(scanned)
             except FileNotFoundError:
-                continue  # renamed or removed by another process since it was listed
+                continue
+            for entry in entries:
+                name = f"{place}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+                    continue
+                with suppress(FileNotFoundError):  # renamed or removed by another process since it was listed
+                    state = entry.stat()
+                    found[name] = Found(state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
         return dict(sorted(found.items()))
 
     def sizes(self, names: Collection[str]) -> dict[str, int | OSError]:

@@ -121,6 +121,13 @@ def bits_digest(bits: Bits, attributes: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def index_labels(files: Files, case_path: str) -> str:
+    """Write the group that lists a case's annotations, from those that are there now, and return its path."""
+    name = f"{case_path}/{LABELS}/{METADATA_NAME}"
+    files.update(name, lambda _: labels_index(annotations_of(case_path, files.list(f"{case_path}/{LABELS}"))))
+    return name
+
+
 def annotations_of(case_path: str, names: Iterable[str]) -> list[str]:
     """Return the annotations among the files `names` of a case, sorted: those whose own metadata is there."""
     parts = [name.removeprefix(f"{case_path}/{LABELS}/").split("/") for name in names]
@@ -246,15 +253,9 @@ class _Thing:
 
     def _index(self, files: Files) -> list[str]:
         """Bring the case's list of annotations up to date, if it has any; return the path of what was written."""
-        listed = f"{self.case_path}/{LABELS}/{METADATA_NAME}"
-
-        def render(_: str | None) -> str:
-            return labels_index(annotations_of(self.case_path, files.list(f"{self.case_path}/{LABELS}")))
-
-        if not files.list(f"{self.case_path}/{LABELS}"):
+        if self.annotation is None and not files.list(f"{self.case_path}/{LABELS}"):
             return []
-        files.update(listed, render)
-        return [listed]
+        return [index_labels(files, self.case_path)]
 
 
 def store_case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from catalog.lake_write import LABELS
@@ -25,10 +26,11 @@ class StoredVersion:
     annotations: frozenset[str]
 
 
-def stored_versions(tables: Tables) -> dict[str, StoredVersion]:
-    """Return every version of every case by path, superseded ones too, as of the newest commit."""
-    cases = tables.cases(history=True)
-    labels = tables.labels(columns=["manifest"], history=True).drop_duplicates(["path", "annotation"])
+def stored_versions(tables: Tables, at_versions: Mapping[str, int]) -> dict[str, StoredVersion]:
+    """Return every version of every case by path, superseded ones too, as of the table versions given."""
+    cases = tables.cases(history=True, at_versions=at_versions)
+    labels = tables.labels(columns=["manifest"], history=True, at_versions=at_versions)
+    labels = labels.drop_duplicates(["path", "annotation"])
     files: dict[str, dict[str, FileEntry]] = {}
     names: dict[str, set[str]] = {}
     about: dict[str, tuple[str, str, tuple[int, int, int]]] = {}

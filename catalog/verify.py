@@ -45,7 +45,7 @@ def verify(tables: Tables, lake: Lake, read_data: bool = False, *, sample: float
     if not 0 <= sample <= 1:
         raise ValueError(f"sample is {sample}, expected a share from 0 to 1")
     read = partial(_is_read, 1.0 if read_data else sample, seed)
-    versions = list(stored_versions(tables).values())
+    versions = list(stored_versions(tables, tables.versions()).values())
     workers = (os.cpu_count() or 1) if lake.files.is_local else REQUESTS
     with ThreadPoolExecutor(workers) as threads:
         found = [item for items in threads.map(partial(_damage_of, lake.files, read=read), versions) for item in items]
