@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from catalog.errors import LakeDamage, WriteFailed
+from catalog.errors import LakeDamage, LakeUnreachable, WriteFailed
 
 _RUST = re.compile(r"\(os error (\d+)\)")
 
@@ -25,7 +25,7 @@ def naming_the_write(place: str | Path, size: int) -> Iterator[None]:
     """
     try:
         yield
-    except (LakeDamage, CommitFailedError, WriteFailed):
+    except (LakeDamage, LakeUnreachable, CommitFailedError, WriteFailed):
         raise
     except (OSError, RuntimeError, DeltaError) as error:
         number = _os_error(error)
