@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lake_steps import SHIPPED, Writer, bits_of, case_name, image_of, key_of, pseudo_classes
 from zygote import Order, Zygote
 
+from catalog.garbage import collect_garbage
 from catalog.verify import verify
 
 CASES = st.sampled_from("ab")
@@ -55,6 +56,9 @@ class Model:
     def compact(self) -> None:
         """Change nothing that anybody can see."""
 
+    def gc(self) -> None:
+        """Change nothing that anybody can see."""
+
     def shown(self) -> tuple[dict[str, str], set[tuple[str, str, str, str]]]:
         """Return the current cases with their keys, and the visible labels: case, key, annotation, class."""
         cases = {case_name(case): key_of(version) for case, version in self.current().items()}
@@ -90,7 +94,7 @@ def calls_of_steps(zygote: Zygote, folder: Path) -> dict[str, int]:
         return {}
     calls, root = {}, folder / "lake"
     steps: list[tuple[str, list[Any]]] = [("ingest", ["b", 1]), ("ingest", ["a", 2]), ("relabel", ["a", 2, "pseudo-a"])]
-    for number, (step, arguments) in enumerate([*steps, ("compact", [])]):
+    for number, (step, arguments) in enumerate([*steps, ("compact", []), ("store", ["a", 1]), ("gc", [])]):
         log = folder / f"{number}.log"
         code = zygote.run(replace(order_of(root, step, arguments), fault=int(Fault.COUNT), log=str(log)))
         assert code == 0, f"{step} {arguments} failed undisturbed, exit code {code}"
@@ -154,6 +158,18 @@ class LakeMachine(RuleBasedStateMachine):
         """Small files joined."""
         self.writer.compact()
 
+    @rule(case=CASES, version=VERSIONS)
+    def store_only(self, case: str, version: int) -> None:
+        """Arrays that nobody commits: they are not there, and in nobody's way."""
+        self.writer.store(case, version)
+
+    @rule()
+    def gc(self) -> None:
+        """What no row names removed; versions that were superseded, and labels on them, are named."""
+        self.writer.gc()
+        assert self.writer.gc() == []
+        assert verify(self.writer.tables, self.writer.lake, read_data=True) == []
+
     @rule()
     def reopen(self) -> None:
         """All that a process knew forgotten."""
@@ -161,11 +177,13 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(case=CASES, one=VERSIONS, other=VERSIONS)
     def two_writers_at_once(self, case: str, one: int, other: int) -> None:
-        """Two versions, or twice the same, committed at the same time: one after the other, in either order."""
+        """Two versions, or twice the same, committed while garbage is collected: one after the other, in any order."""
         before = self.model.current().get(case)
         writers = [(Writer(self.root), one), (Writer(self.root), other)]
-        with ThreadPoolExecutor(2) as threads:
+        with ThreadPoolExecutor(3) as threads:
+            collecting = threads.submit(collect_garbage, self.writer.tables, self.writer.lake)
             done = list(threads.map(lambda pair: pair[0].write_and_commit(case, pair[1]), writers))
+            collecting.result()
         last = self._current(case)
         orders = [[one, other], [other, one]]
         possible = [order for order in orders if _after(before, order)[-1] == last]
@@ -178,7 +196,7 @@ class LakeMachine(RuleBasedStateMachine):
     # --- steps that are cut off ---
 
     @rule(
-        step=st.sampled_from(["ingest", "ingest", "relabel", "compact"]),
+        step=st.sampled_from(["ingest", "ingest", "ingest", "relabel", "compact", "gc"]),
         case=CASES,
         version=VERSIONS,
         annotation=PSEUDO,
@@ -190,7 +208,7 @@ class LakeMachine(RuleBasedStateMachine):
         current = self.model.current().get(case)
         if step == "relabel" and current is None:
             return
-        arguments = {"ingest": [case, version], "relabel": [case, current, annotation], "compact": []}[step]
+        arguments = {"ingest": [case, version], "relabel": [case, current, annotation], "compact": [], "gc": []}[step]
         order = order_of(self.root, step, arguments)
         if self.calls:
             code = self.zygote.run_killed(order, fault, max(1, self.calls[step] - from_the_end))
