@@ -158,8 +158,9 @@ def _tables(workspace: Path | None) -> Tables:
     from tasks.workspace import open_workspace
 
     settings = settings_for(workspace)
-    if not (settings.lake_folder / "tables").is_dir():
+    tables = open_workspace(settings).tables
+    if not tables.exist():
         raise FileNotFoundError(
-            f"no tables in {settings.lake_folder}; name the workspace with -w, or fill it with `ctfactory ingest`"
+            f"no tables in {tables.location}; name the workspace with -w, or fill it with `ctfactory ingest`"
         )
-    return open_workspace(settings).tables
+    return tables
