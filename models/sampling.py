@@ -59,27 +59,32 @@ class PatchSampler:
         self._model = model
         self._train = train
         self._plan = SamplingPlan(source.cases(), model, train)
-        self._output_of = {channel: output for output, channel in enumerate(model.channels)}
+        self._channels = model.channels
+        self._output_of = {channel: output for output, channel in enumerate(self._channels)}
 
     def batch(self, step: int, rank: int = 0) -> Batch:
         """Return the batch of a step: the same for the same seed, step and rank (process of a distributed run)."""
         random = np.random.default_rng([self._train.seed, step, rank])
         picks = [self._plan.draw(random) for _ in range(self._train.batch)]
         outputs = sorted({self._output_of[c] for pick in picks for c in pick.case.annotated if c in self._output_of})
-        channels = [self._model.channels[output] for output in outputs]
-        images, targets, valids = [], [], []
-        for pick in picks:
+        channels = [self._channels[output] for output in outputs]
+        size = self._model.patch
+        images = torch.empty((len(picks), 1, *size))
+        targets = torch.empty((len(picks), len(channels), *size), dtype=torch.bool)
+        valids = torch.empty((len(picks), 1, *size), dtype=torch.bool)
+        for row, pick in enumerate(picks):
+            # the lake's patches run along X; turned round before they are widened, or unpacked into many masks
             image, bits, valid = self._read(pick)
-            images.append(self._augment(window_hu(image, self._model.hu_window), random))
-            targets.append(torch.from_numpy(unpack(bits, channels)))
-            valids.append(torch.from_numpy(np.ascontiguousarray(valid)))
+            images[row, 0] = self._augment(window_hu(np.ascontiguousarray(image), self._model.hu_window), random)
+            unpack(bits, channels, out=targets[row].numpy())
+            valids[row, 0] = torch.from_numpy(valid)
         return Batch(
             case_ids=tuple(pick.case.case_id for pick in picks),
             classes=tuple(outputs),
-            image=torch.stack(images).unsqueeze(1),  # (B, 1, X, Y, Z)
-            target=torch.stack(targets),  # (B, U, X, Y, Z)
+            image=images,  # (B, 1, X, Y, Z)
+            target=targets,  # (B, U, X, Y, Z)
             annotated=torch.tensor([[c in pick.case.annotated for c in channels] for pick in picks]),  # (B, U)
-            valid=torch.stack(valids).unsqueeze(1),  # (B, 1, X, Y, Z)
+            valid=valids,  # (B, 1, X, Y, Z)
         )
 
     def _read(self, pick: Pick) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
