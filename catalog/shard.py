@@ -25,14 +25,15 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from catalog.errors import LakeDamage
 from catalog.manifest import FileEntry
+from catalog.seals import CHECKSUM_BYTES, noted_checksums
 
 # A worker decodes with one thread; numcodecs would otherwise start a pool for chunks too small to be shared out.
 blosc.use_threads = False
 
 WHOLE_CHECK_BYTES = 2**20
-"""Shards up to this length are compared with their SHA-256 when they are opened: half a millisecond."""
+"""Shards up to this length are compared with their SHA-256 when they are opened: half a millisecond. Of longer ones,
+each chunk that is read is compared with the checksum noted when it was written; where none were noted, they are too."""
 
-_CHECKSUM_BYTES = 4
 _NEVER_WRITTEN = np.uint64(2**64 - 1)
 # What CRC32C gives for any bytes with their own little-endian CRC32C behind them.
 _INTACT = 0x48674BC7
@@ -81,7 +82,9 @@ class Shard:
         self._chunk = array.chunks[-3:]
         shards = cast(tuple[int, ...], array.shards)
         self._grid = tuple(n // size for n, size in zip(shards[-3:], self._chunk, strict=True))
-        self._opened = self._open(whole=entry.size <= WHOLE_CHECK_BYTES)
+        noted = noted_checksums(array)
+        self._noted = None if noted is None else noted.reshape(self._grid)
+        self._opened = self._open(whole=noted is None or entry.size <= WHOLE_CHECK_BYTES)
 
     @classmethod
     def of(cls, folder: Path, case_id: str, file: str, array: zarr.Array[Any], entry: FileEntry) -> Shard | None:
@@ -120,9 +123,12 @@ class Shard:
             return found
         touched = tuple(slice(axis[0][0], axis[-1][0] + 1) for axis in spans)
         where = opened.index[touched].reshape(-1, 2).tolist()
+        noted = [None] * len(where) if self._noted is None else self._noted[touched].ravel().tolist()
         before = b""
-        for (offset, length), (z, y, x) in zip(where, product(*spans), strict=True):
+        for (offset, length), checksum, (z, y, x) in zip(where, noted, product(*spans), strict=True):
             stored = self._stored(opened, offset, length)
+            if checksum is not None and int.from_bytes(stored[-CHECKSUM_BYTES:], "little") != checksum:
+                raise self._damage(f"a chunk at byte {offset} of other content", f"the one of CRC32C {checksum:08x}")
             if stored != before:  # neighbours without any class are stored alike
                 self._decode(stored, offset, chunk)
                 before = stored
@@ -139,7 +145,7 @@ class Shard:
 
     def _decode(self, stored: bytes, offset: int, chunk: NDArray[Any]) -> None:
         try:
-            blosc.decompress(memoryview(stored)[:-_CHECKSUM_BYTES], chunk)
+            blosc.decompress(memoryview(stored)[:-CHECKSUM_BYTES], chunk)
         except (RuntimeError, ValueError) as error:
             raise self._damage(f"a chunk at byte {offset} that does not unpack ({error})", "a blosc buffer") from error
 
@@ -173,7 +179,7 @@ class Shard:
         return opened
 
     def _read_index(self, descriptor: int, size: int) -> NDArray[np.uint64]:
-        length = 16 * int(np.prod(self._grid)) + _CHECKSUM_BYTES
+        length = 16 * int(np.prod(self._grid)) + CHECKSUM_BYTES
         stored = os.pread(descriptor, length, max(0, size - length))
         if len(stored) != length or google_crc32c.value(stored) != _INTACT:
             raise self._damage("an index that fails its checksum", f"{length} sound bytes at the end")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from catalog.files import LocalFiles
 from catalog.lake import Lake
 from catalog.manifest import build_manifest
 from catalog.tables import Tables
@@ -73,11 +74,62 @@ def test_an_annotation_lost_from_the_list_of_labels_is_found(ingested: Any, lake
     assert [damage.file for damage in verify(tables, lake)] == [f"{row['path']}/labels/zarr.json"]
 
 
+def test_samples_read_their_share_and_other_seeds_other_files(
+    ingested: Any, lake: Lake, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        ingested(native_id=f"case_{number}", seed=number)
+    read: list[str] = []
+    sha256 = LocalFiles.sha256
+
+    def noted(files: LocalFiles, name: str) -> str:
+        if "/c/" in name:
+            read.append(name)
+        return sha256(files, name)
+
+    monkeypatch.setattr(LocalFiles, "sha256", noted)
+    shards = 4 * 6
+    for sample, expected in ((0.0, 0), (1.0, shards)):
+        read.clear()
+        assert verify(tables, lake, sample=sample, seed="a") == []
+        assert len(read) == expected
+    chosen = []
+    for seed in ("a", "b", "a", "c"):
+        read.clear()
+        verify(tables, lake, sample=0.5, seed=seed)
+        chosen.append(frozenset(read))
+    assert chosen[0] == chosen[2]
+    assert len(set(chosen)) == 3
+    assert all(shards / 4 < len(names) < shards * 3 / 4 for names in chosen)
+    with pytest.raises(ValueError, match="sample is 5, expected a share from 0 to 1"):
+        verify(tables, lake, sample=5)
+
+
+@pytest.mark.parametrize("fault", ["deleted", "emptied", "flipped", "longer", "other"])
+def test_any_damage_to_the_list_of_labels_is_found(ingested: Any, lake: Lake, tables: Tables, fault: str) -> None:
+    row = ingested()
+    path = lake.root / row["path"] / "labels/zarr.json"
+    content = path.read_text()
+    path.write_text(
+        {
+            "deleted": content,
+            "emptied": "",
+            "flipped": content.replace("\n  ", "\n \t", 1),  # still the same JSON
+            "longer": content + " ",
+            "other": content.replace('"human"', '"human", "nobody"'),
+        }[fault]
+    )
+    if fault == "deleted":
+        path.unlink()
+    assert [damage.file for damage in verify(tables, lake)] == [f"{row['path']}/labels/zarr.json"]
+
+
 INGEST = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 from conftest import GEOMETRY, make_case_row, make_label, make_label_row, make_scan
+from catalog.files import LocalFiles
 from catalog.lake import Lake
 from catalog.tables import Tables
 
