@@ -23,13 +23,6 @@ class LakeDamage(RuntimeError):
         )
 
 
-class WriteFailed(OSError):
-    """The system refused a write: no room, no permission, a failing disk. Nothing half-written is visible.
-
-    `errno` is the system's, the message names the place and the bytes; see `catalog/writing.py`.
-    """
-
-
 class LakeUnreachable(ConnectionError):
     """The object store of a lake does not answer, or refuses: nothing is known of the data, least of all damage."""
 
@@ -44,6 +37,13 @@ class LakeUnreachable(ConnectionError):
             "credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; for gs:// and az:// those of their tools) are set "
             "for this process, and that they may list, read, write and delete there"
         )
+
+
+class WriteFailed(OSError):
+    """The system refused a write: no room, no permission, a failing disk. Nothing half-written is visible.
+
+    `errno` is the system's, the message names the place and the bytes; see `catalog/writing.py`.
+    """
 
 
 class AnnotationExists(FileExistsError):
