@@ -128,7 +128,7 @@ INGEST = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
-from conftest import GEOMETRY, make_case_row, make_label, make_label_row, make_scan
+from catalog_rows import GEOMETRY, make_case_row, make_label, make_label_row, make_scan
 from catalog.files import LocalFiles
 from catalog.lake import Lake
 from catalog.tables import Tables
@@ -150,7 +150,7 @@ for number in range(8):
 
 def test_an_ingest_killed_again_and_again_ends_like_a_clean_one(tmp_path: Path) -> None:
     script = tmp_path / "ingest.py"
-    script.write_text(INGEST.format(root=str(ROOT), tests=str(Path(__file__).parent)))
+    script.write_text(INGEST.format(root=str(ROOT), tests=str(Path(__file__).parents[1])))
     clean, crashed = tmp_path / "clean", tmp_path / "crashed"
     subprocess.run([sys.executable, script, clean], check=True, timeout=120)
     moments = random.Random(1)
