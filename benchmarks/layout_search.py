@@ -134,7 +134,7 @@ def _write(place: Path, array: NDArray[Any], chunk: Chunk, codec: Packing | None
         chunks=(*lead, *chunk),
         shards=(*lead, *(-(-n // size) * size for n, size in zip(array.shape[-3:], chunk, strict=True))),
         compressors=[packed, Crc32cCodec()],
-        fill_value=0,
+        fill_value=layout.IMAGE_FILL if array.dtype == np.int16 else layout.BITS_FILL,
         config={"write_empty_chunks": True},
         zarr_format=3,
     )

@@ -25,6 +25,9 @@ from deltalake.fs import DeltaStorageHandler
 
 from catalog.errors import CommitRefused
 from catalog.location import Location
+from catalog.log_sync import LOG, sync_version
+from catalog.publish import make_folder
+from catalog.writing import naming_the_write
 
 ATTEMPTS = 50
 """Commits tried before giving up; one is lost only when another writer committed in between."""
@@ -97,8 +100,11 @@ class AppendTable:
         try:
             return DeltaTable(self.place.url)
         except TableNotFoundError:
-            return self._create()
+            with naming_the_write(self.place.url, 0):
+                return self._create()
         except OSError as error:
+            if self.place.is_local:
+                raise
             raise OSError(
                 f"table {self.place}: {_in_one_line(error)}; check that the bucket is there, and the variables with "
                 "its credentials, region and endpoint (AWS_ENDPOINT_URL and AWS_ALLOW_HTTP for a server of your own)"
@@ -106,9 +112,11 @@ class AppendTable:
 
     def _create(self) -> DeltaTable:
         if self.place.is_local:
-            self.place.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.place.folder / LOG)
         try:
-            return DeltaTable.create(self.place.url, self.schema, mode="ignore", configuration=CONFIGURATION)
+            made = DeltaTable.create(self.place.url, self.schema, mode="ignore", configuration=CONFIGURATION)
+            self._force(made)
+            return made
         except DeltaError:
             # Another process created it between our look and our commit.
             return DeltaTable(self.place.url)
@@ -194,7 +202,7 @@ class AppendTable:
 
         tokens: key -> token of what is to be in. rows: given the table version to be built upon and the keys to be
         written (each with its earlier token), returns their rows; called again when another writer came first.
-        CommitRefused when that goes on.
+        CommitRefused when that goes on, WriteFailed where the disk refuses.
         """
         for attempt in range(ATTEMPTS):
             with self._lock:
@@ -204,14 +212,17 @@ class AppendTable:
                 if not fresh:
                     return []
                 transactions = [Transaction(key, tokens[key]) for key in fresh]
+                data = _worded_as_stored(rows(table, fresh), table)
                 try:
-                    write_deltalake(
-                        table,
-                        _worded_as_stored(rows(table, fresh), table),
-                        mode="append",
-                        schema_mode="merge",  # a column added since the table was made; its older rows read as null
-                        commit_properties=CommitProperties(app_transactions=transactions),
-                    )
+                    with naming_the_write(self.place.url, data.nbytes):
+                        write_deltalake(
+                            table,
+                            data,
+                            mode="append",
+                            schema_mode="merge",  # a column added since the table was made; older rows read as null
+                            commit_properties=CommitProperties(app_transactions=transactions),
+                        )
+                        self._force(table)
                     if table.version() % COMPACT_EVERY == 0:
                         self._compact_quietly()
                     return list(fresh)
@@ -221,6 +232,11 @@ class AppendTable:
         raise CommitRefused(
             f"table {self.name}: {ATTEMPTS} commits lost against other writers ({last}); try again later"
         )
+
+    def _force(self, table: DeltaTable) -> None:
+        """Force the version that `table` is at to the disk, where it lies on one."""
+        if self.place.is_local:
+            sync_version(self.place.folder, table.version())
 
     def _compact_quietly(self) -> None:
         try:
@@ -234,6 +250,7 @@ class AppendTable:
         with self._lock:
             metrics = self.latest().optimize.compact()
             self.latest().create_checkpoint()
+            self._force(self.latest())
         return int(metrics["numFilesRemoved"])
 
 

@@ -39,6 +39,13 @@ class LakeUnreachable(ConnectionError):
         return (LakeUnreachable, (self.url, self.reason))  # an OSError would be made of its arguments
 
 
+class WriteFailed(OSError):
+    """The system refused a write: no room, no permission, a failing disk. Nothing half-written is visible.
+
+    `errno` is the system's, the message names the place and the bytes; see `catalog/writing.py`.
+    """
+
+
 class AnnotationExists(FileExistsError):
     """An annotation of that name is already stored with other content; annotations are added, never edited."""
 
