@@ -25,8 +25,11 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from catalog.columns import ParquetColumns, Where, plain
 from catalog.errors import CommitRefused
 from catalog.location import Location
+from catalog.log_sync import LOG, sync_version
 from catalog.migration import PROPERTY, bring_forward, refuse_newer
+from catalog.publish import make_folder
 from catalog.schema import SCHEMA_VERSION
+from catalog.writing import naming_the_write
 
 ATTEMPTS = 50
 """Commits tried before giving up; one is lost only when another writer committed in between."""
@@ -99,8 +102,11 @@ class AppendTable:
         try:
             return DeltaTable(self.place.url)
         except TableNotFoundError:
-            return self._create()
+            with naming_the_write(self.place.url, 0):
+                return self._create()
         except OSError as error:
+            if self.place.is_local:
+                raise
             raise OSError(
                 f"table {self.place}: {_in_one_line(error)}; check that the bucket is there, and the variables with "
                 "its credentials, region and endpoint (AWS_ENDPOINT_URL and AWS_ALLOW_HTTP for a server of your own)"
@@ -108,15 +114,17 @@ class AppendTable:
 
     def _create(self) -> DeltaTable:
         if self.place.is_local:
-            self.place.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.place.folder / LOG)
         try:
-            return DeltaTable.create(
+            made = DeltaTable.create(
                 self.place.url,
                 self.schema,
                 mode="ignore",
                 configuration={**CONFIGURATION, PROPERTY: str(SCHEMA_VERSION)},
                 raise_if_key_not_exists=False,
             )
+            self._force(made)
+            return made
         except DeltaError:
             # Another process created it between our look and our commit.
             return DeltaTable(self.place.url)
@@ -205,27 +213,29 @@ class AppendTable:
 
         names: values of the column `named_by` in the rows to be written. build: is given the rows that the newest
         version holds under these names (`columns` of them, text as text) and called again when another writer of such
-        a name came first. CommitRefused when that goes on.
+        a name came first. CommitRefused when that goes on, WriteFailed where the disk refuses.
         """
         slots = sorted({slot(name) for name in names})
         for attempt in range(ATTEMPTS):
             with self._lock:
                 table = self.latest()
                 try:
-                    bring_forward(table, self.schema)  # before the look, which must be at the version built upon
+                    self._bring_forward(table)  # before the look, which must be at the version built upon
                     found = self._columns.rows(self._files_of(table), columns, {self.named_by: names})
                     rows = build(plain(found).to_pylist())
                     if rows.num_rows == 0:
                         return rows
-                    write_deltalake(
-                        table,
-                        _worded_as_stored(rows, table),
-                        mode="append",
-                        writer_properties=WRITTEN,
-                        commit_properties=CommitProperties(
-                            app_transactions=[Transaction(one, table.version() + 1) for one in slots]
-                        ),
-                    )
+                    with naming_the_write(self.place.url, rows.nbytes):
+                        write_deltalake(
+                            table,
+                            _worded_as_stored(rows, table),
+                            mode="append",
+                            writer_properties=WRITTEN,
+                            commit_properties=CommitProperties(
+                                app_transactions=[Transaction(one, table.version() + 1) for one in slots]
+                            ),
+                        )
+                        self._force(table)
                     if table.version() % COMPACT_EVERY == 0:
                         self._compact_quietly()
                     return rows
@@ -236,12 +246,25 @@ class AppendTable:
             f"table {self.name}: {ATTEMPTS} commits lost against other writers ({last}); try again later"
         )
 
+    def _force(self, table: DeltaTable, after: int | None = None) -> None:
+        """Force the version that `table` is at to the disk, where it lies on one; or all versions after `after`."""
+        if self.place.is_local:
+            for version in range(table.version() if after is None else after + 1, table.version() + 1):
+                sync_version(self.place.folder, version)
+
+    def _bring_forward(self, table: DeltaTable) -> list[str]:
+        before = table.version()
+        with naming_the_write(self.place.url, 0):
+            lacking = bring_forward(table, self.schema)
+            self._force(table, after=before)
+        return lacking
+
     def migrate(self) -> list[str]:
         """Bring the table to the schema version of this code, as the first append does; return the columns added."""
         for _ in range(ATTEMPTS):
             with self._lock:
                 try:
-                    return bring_forward(self.latest(), self.schema)
+                    return self._bring_forward(self.latest())
                 except CommitFailedError as error:
                     self._table, last = None, error
         raise CommitRefused(f"table {self.name}: {ATTEMPTS} migrations lost against other writers ({last}); try again")
@@ -249,14 +272,16 @@ class AppendTable:
     def _compact_quietly(self) -> None:
         try:
             self.compact()
-        except DeltaError:
+        except (DeltaError, OSError):
             # The rows are committed; joining files is for speed only and the next round does it again.
             self._table = None
 
     def compact(self) -> int:
         """Join small files into large ones and return how many were joined; no row, no old version changes."""
         with self._lock:
-            metrics = self.latest().optimize.compact(writer_properties=WRITTEN)
+            table = self.latest()
+            metrics = table.optimize.compact(writer_properties=WRITTEN)
+            self._force(table)
         return int(metrics["numFilesRemoved"])
 
 

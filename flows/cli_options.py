@@ -37,12 +37,6 @@ def settings_for(workspace: Path | None) -> Settings:
 
 def opened(workspace: Path | None) -> Tables:
     """Return the tables of a workspace that has some; looking must not make a lake where there is none."""
-    from tasks.workspace import open_workspace
+    from tasks.workspace import existing_workspace
 
-    settings = settings_for(workspace)
-    tables = open_workspace(settings).tables
-    if not tables.exist():
-        raise FileNotFoundError(
-            f"no tables in {tables.location}; name the workspace with -w, or fill it with `ctfactory ingest`"
-        )
-    return tables
+    return existing_workspace(settings_for(workspace)).tables

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog.lake import Lake
 from catalog.reports import case_history
 from datasets_registry.card_files import CARDS
 from datasets_registry.miniatures import write_miniature
@@ -52,7 +51,8 @@ def test_a_changed_card_or_harmoniser_ingests_the_cases_concerned_and_old_versio
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert counted(ingest(settings)) == {("spx_kits", "ingested"): 2, ("spx_spleen", "ingested"): 2}
-    tables, lake = open_workspace(settings).tables, Lake(settings.lake_folder)
+    workspace = open_workspace(settings)
+    tables, lake = workspace.tables, workspace.lake
     seen = tables.versions()
     first = tables.cases(at_versions=seen)
     voxels = [lake.read_patch(row, (0, 0, 0), SHAPE).array for row in first.to_dict("records")]
