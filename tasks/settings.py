@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from catalog.location import Location
 from datasets_registry.card_files import VARIABLE as CARDS_VARIABLE
 
 Share = float
@@ -25,7 +26,9 @@ class Settings(BaseSettings):
     )
 
     workspace: Path = Field(Path("workspace"), description="Folder that holds everything not placed elsewhere.")
-    lake_root: Path | None = Field(None, description="Folder of the lake; default WORKSPACE/lake.")
+    lake_root: str | None = Field(
+        None, description="Folder or URL (s3://bucket/prefix, gs://, az://) of the lake; default WORKSPACE/lake."
+    )
     mlflow_tracking_uri: str | None = Field(
         None, description="MLflow server or database; default a SQLite file in WORKSPACE/mlflow."
     )
@@ -146,10 +149,16 @@ class Settings(BaseSettings):
         """Order of the sources: arguments, environment, TOML file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    @field_validator("lake_root", mode="before")
+    @classmethod
+    def _lake_is_somewhere(cls, value: object) -> object:
+        # A path is taken too; a URL that nothing opens is refused here, before any work is done.
+        return value if value is None else Location.of(str(value)).url
+
     @property
-    def lake_folder(self) -> Path:
-        """Folder of the lake: `volumes/` and `tables/` lie in it."""
-        return (self.lake_root or self.workspace / "lake").absolute()
+    def lake(self) -> Location:
+        """Where the lake is: `volumes/` and `tables/` lie below."""
+        return Location.of(self.lake_root or self.workspace / "lake")
 
     @property
     def raw_folder(self) -> Path:

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from catalog.location import Location
 from catalog.tables import Tables
 from catalog.twins import How, TwinIndex
 from datasets_registry.card_audit import read_all
@@ -57,7 +57,7 @@ class KnownScans:
 
 
 @cache
-def _known_scans(root: Path) -> KnownScans:  # noqa: ARG001  one a lake
+def _known_scans(location: Location) -> KnownScans:  # noqa: ARG001  one a lake
     return KnownScans()
 
 
@@ -83,7 +83,7 @@ def find_twins(
         if name in groups:
             found[name] = Twin(name, groups[name][1], "declared")
     if profile is not None:
-        alike = _known_scans(tables.root.resolve()).alike(tables, groups, profile)
+        alike = _known_scans(tables.location).alike(tables, groups, profile)
         found.update(
             {
                 name: Twin(name, groups[name][1], "content", distance)
