@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
 
 from catalog.errors import CommitRefused
+from catalog.location import Location
+from catalog.log_sync import LOG, sync_version
+from catalog.publish import make_folder
+from catalog.writing import naming_the_write
 
 ATTEMPTS = 50
 """Commits tried before giving up; one is lost only when another writer committed in between."""
@@ -37,6 +44,8 @@ CONFIGURATION = {
     # Statistics of the first column (the case) are enough to skip files; those of all 38 double a commit's time.
     "delta.dataSkippingNumIndexedCols": "1",
 }
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Earlier = Mapping[str, int | None]
 """Keys about to be written, with the token committed for them earlier (None: never)."""
@@ -61,33 +70,66 @@ def _worded_as_stored(rows: pa.Table, table: DeltaTable) -> pa.Table:
 
 
 class AppendTable:
-    """A Delta table in `folder`, created on first use. Safe to share between threads; processes each open their own."""
+    """A Delta table at `place`, created on first use. Safe to share between threads; processes each open their own.
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
-        self.folder = folder
+    In an object store a commit is one conditional put of a log file, which two writers cannot both win.
+    """
+
+    def __init__(self, place: Location, schema: pa.Schema) -> None:
+        self.place = place
         self.schema = schema
         self._table: DeltaTable | None = None
         self._lock = threading.RLock()
 
-    def __reduce__(self) -> tuple[type[AppendTable], tuple[Path, pa.Schema]]:
-        return (AppendTable, (self.folder, self.schema))
+    def __reduce__(self) -> tuple[type[AppendTable], tuple[Location, pa.Schema]]:
+        return (AppendTable, (self.place, self.schema))
+
+    @property
+    def name(self) -> str:
+        """The name of the table, for messages."""
+        return self.place.url.rpartition("/")[2]
+
+    @cached_property
+    def _files(self) -> fs.FileSystem:
+        """Where the files of the table lie side by side."""
+        if self.place.is_local:
+            return fs.SubTreeFileSystem(str(self.place.folder), fs.LocalFileSystem())
+        return fs.PyFileSystem(DeltaStorageHandler(self.place.url))
+
+    def _open(self) -> DeltaTable:
+        try:
+            return DeltaTable(self.place.url)
+        except TableNotFoundError:
+            with naming_the_write(self.place.url, 0):
+                return self._create()
+        except OSError as error:
+            if self.place.is_local:
+                raise
+            raise OSError(
+                f"table {self.place}: {_in_one_line(error)}; check that the bucket is there, and the variables with "
+                "its credentials, region and endpoint (AWS_ENDPOINT_URL and AWS_ALLOW_HTTP for a server of your own)"
+            ) from error
 
     def _create(self) -> DeltaTable:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.place.is_local:
+            make_folder(self.place.folder / LOG)
         try:
-            return DeltaTable.create(self.folder, self.schema, mode="ignore", configuration=CONFIGURATION)
+            made = DeltaTable.create(self.place.url, self.schema, mode="ignore", configuration=CONFIGURATION)
+            self._force(made)
+            return made
         except DeltaError:
             # Another process created it between our look and our commit.
-            return DeltaTable(self.folder)
+            return DeltaTable(self.place.url)
+
+    def exists(self) -> bool:
+        """Whether the table is there already; looking does not create it."""
+        return bool(DeltaTable.is_deltatable(self.place.url))
 
     def latest(self) -> DeltaTable:
         """Return the table at its newest committed version."""
         with self._lock:
             if self._table is None:
-                try:
-                    self._table = DeltaTable(self.folder)
-                except TableNotFoundError:
-                    self._table = self._create()
+                self._table = self._open()
             else:
                 self._table.update_incremental()
             return self._table
@@ -99,10 +141,10 @@ class AppendTable:
         if self._table is not None and self._table.version() == version:
             return self._table
         try:
-            return DeltaTable(self.folder, version=version)
+            return DeltaTable(self.place.url, version=version)
         except DeltaError as error:
             raise ValueError(
-                f"table {self.folder.name}: version {version} asked for, expected 0..{self.latest().version()}; "
+                f"table {self.name}: version {version} asked for, expected 0..{self.latest().version()}; "
                 "take versions from a run's record"
             ) from error
 
@@ -113,9 +155,9 @@ class AppendTable:
         return self.rows_of(files, columns, where)
 
     def files_of(self, table: DeltaTable) -> list[str]:
-        """Return the paths of the files that make up one version of this table."""
+        """Return the names of the files that make up one version of this table."""
         # deltalake gives URLs with quoted characters; the files of an unpartitioned table lie side by side.
-        return [str(self.folder / uri.rsplit("/", 1)[-1]) for uri in table.file_uris()]
+        return [uri.rsplit("/", 1)[-1] for uri in table.file_uris()]
 
     def rows_of(self, files: list[str], columns: list[str] | None = None, where: Any = None) -> pa.Table:
         """Return the rows in `files` as Arrow; columns that older files lack are null.
@@ -125,7 +167,8 @@ class AppendTable:
         """
         if not files:
             return self.schema.empty_table().select(columns or self.schema.names)
-        return ds.dataset(files, schema=self.schema, format="parquet").to_table(columns=columns, filter=where)
+        files_here = ds.dataset(files, schema=self.schema, format="parquet", filesystem=self._files)
+        return files_here.to_table(columns=columns, filter=where)
 
     def version(self) -> int:
         """Return the number of the newest committed version."""
@@ -159,7 +202,7 @@ class AppendTable:
 
         tokens: key -> token of what is to be in. rows: given the table version to be built upon and the keys to be
         written (each with its earlier token), returns their rows; called again when another writer came first.
-        CommitRefused when that goes on.
+        CommitRefused when that goes on, WriteFailed where the disk refuses.
         """
         for attempt in range(ATTEMPTS):
             with self._lock:
@@ -169,14 +212,17 @@ class AppendTable:
                 if not fresh:
                     return []
                 transactions = [Transaction(key, tokens[key]) for key in fresh]
+                data = _worded_as_stored(rows(table, fresh), table)
                 try:
-                    write_deltalake(
-                        table,
-                        _worded_as_stored(rows(table, fresh), table),
-                        mode="append",
-                        schema_mode="merge",  # a column added since the table was made; its older rows read as null
-                        commit_properties=CommitProperties(app_transactions=transactions),
-                    )
+                    with naming_the_write(self.place.url, data.nbytes):
+                        write_deltalake(
+                            table,
+                            data,
+                            mode="append",
+                            schema_mode="merge",  # a column added since the table was made; older rows read as null
+                            commit_properties=CommitProperties(app_transactions=transactions),
+                        )
+                        self._force(table)
                     if table.version() % COMPACT_EVERY == 0:
                         self._compact_quietly()
                     return list(fresh)
@@ -184,8 +230,13 @@ class AppendTable:
                     self._table, last = None, error
             time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
         raise CommitRefused(
-            f"table {self.folder.name}: {ATTEMPTS} commits lost against other writers ({last}); try again later"
+            f"table {self.name}: {ATTEMPTS} commits lost against other writers ({last}); try again later"
         )
+
+    def _force(self, table: DeltaTable) -> None:
+        """Force the version that `table` is at to the disk, where it lies on one."""
+        if self.place.is_local:
+            sync_version(self.place.folder, table.version())
 
     def _compact_quietly(self) -> None:
         try:
@@ -199,9 +250,15 @@ class AppendTable:
         with self._lock:
             metrics = self.latest().optimize.compact()
             self.latest().create_checkpoint()
+            self._force(self.latest())
         return int(metrics["numFilesRemoved"])
 
 
 def _tokens(table: DeltaTable, keys: Iterable[str]) -> dict[str, int]:
     found = {key: table.transaction_version(key) for key in keys}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return the message of the store without colours and line breaks, and without the page it answered with."""
+    return " ".join(_COLOUR.sub("", str(error)).partition("<?xml")[0].split())

@@ -11,9 +11,12 @@ from typing import Any
 
 from catalog import keys, lake_read, lake_write
 from catalog.errors import LakeDamage
+from catalog.files import files_of
 from catalog.lake_read import Index, Patch, StoredArray
 from catalog.lake_write import Bits, StoredCase
-from catalog.manifest import Manifest
+from catalog.location import Location
+from catalog.manifest import METADATA_NAME, Manifest
+from catalog.writing import naming_the_write
 from imaging.volume import Volume
 
 OPEN_ARRAYS = 256
@@ -23,21 +26,24 @@ OPEN_ARRAYS = 256
 class Lake:
     """The folder `<root>/volumes`, written case by case and read by table row.
 
-    root: the lake's folder, which also holds `tables/`. A row is any mapping with the columns `case_id`, `path` and
-    `manifest` of `Tables.cases()` or `Tables.labels()`. A Lake may be shared by threads and sent to other processes.
+    root: the lake's place, which also holds `tables/`: a local folder, or a URL (`s3://bucket/prefix`). A row is any
+    mapping with the columns `case_id`, `path` and `manifest` of `Tables.cases()` or `Tables.labels()`. A Lake may be
+    shared by threads and sent to other processes; one by URL reaches spawned processes only, not forked ones.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        if "://" in str(root):
-            raise ValueError(
-                f"lake root: found {str(root)!r}, expected a local folder; object stores are not there yet"
-            )
-        self.root = Path(root)
+    def __init__(self, root: str | Path | Location) -> None:
+        self.location = Location.of(root)
+        self.files = files_of(self.location)
         self._opened: OrderedDict[tuple[str, str], tuple[str, StoredArray]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[Lake], tuple[Path]]:
-        return (Lake, (self.root,))
+    def __reduce__(self) -> tuple[type[Lake], tuple[Location]]:
+        return (Lake, (self.location,))
+
+    @property
+    def root(self) -> Path:
+        """The folder of a local lake; ValueError for one in an object store."""
+        return self.location.folder
 
     def write_case(
         self,
@@ -53,9 +59,12 @@ class Lake:
         image: int16 HU, axis-aligned RAS. geometry: JSON-able facts of the raw scan (original_shape, original_affine,
         original_orientation, original_spacing_mm ...); the image's steps are written down besides. labels: annotation
         name -> (W, X, Y, Z) uint32 on the image's grid. The same arguments give the same bytes. A sound case of this
-        key is left alone (`created` False), a damaged one is put right. ValueError for voxels that may not be stored.
+        key is left alone (`created` False), a damaged one is put right. ValueError for voxels that may not be stored,
+        WriteFailed where the disk refuses.
         """
-        return lake_write.store_case(self.root, dataset, native_id, ingest_key, image, geometry, labels or {})
+        arrays = [image.array, *(labels or {}).values()]
+        with naming_the_write(f"{self.location}/volumes/{dataset}/{native_id}", sum(array.nbytes for array in arrays)):
+            return lake_write.store_case(self.files, dataset, native_id, ingest_key, image, geometry, labels or {})
 
     def write_annotation(
         self, case_path: str, annotation: str, bits: Bits, attributes: Mapping[str, Any] | None = None
@@ -63,14 +72,19 @@ class Lake:
         """Add `labels/<annotation>/` to a stored case and return its manifest, for the label rows.
 
         bits: (W, X, Y, Z) uint32. attributes: JSON-able, kept with the array. Repeating it with the same content
-        changes nothing; AnnotationExists where the name is taken by other content, FileNotFoundError without a case.
+        changes nothing; AnnotationExists where the name is taken by other content, FileNotFoundError without a case,
+        WriteFailed where the disk refuses.
         """
         keys.check_name("annotation", annotation)
-        if not (self.root / case_path / "zarr.json").is_file():
-            raise FileNotFoundError(f"{case_path}: no such case in the lake {self.root}; give the `path` of a case row")
-        image = lake_read.open_stored(self.root, case_path, case_path, "0", Manifest({}))
-        lake_write.check_bits(bits, image.shape, f"{case_path}: {annotation}")
-        return lake_write.store_annotation(self.root, case_path, annotation, bits, attributes or {}, image.affine)
+        metadata = f"{case_path}/{METADATA_NAME}"
+        if not isinstance(self.files.sizes([metadata]).get(metadata), int):
+            raise FileNotFoundError(
+                f"{case_path}: no such case in the lake {self.location}; give the `path` of a case row"
+            )
+        image = lake_read.open_stored(self.location, self.files, case_path, case_path, "0", Manifest({}))
+        bits = lake_write.check_bits(bits, image.shape, f"{case_path}: {annotation}")
+        with naming_the_write(f"{self.location}/{case_path}/{lake_write.LABELS}/{annotation}", bits.nbytes):
+            return lake_write.store_annotation(self.files, case_path, annotation, bits, attributes or {}, image.affine)
 
     def open_image(self, row: Mapping[str, Any]) -> StoredArray:
         """Return a case's image at full resolution; LakeDamage where its files are not what the row says.
@@ -110,7 +124,7 @@ class Lake:
             raise LakeDamage(
                 case_id, f"{path}/{array_path}", "nothing of it in the row's manifest", "a row that lists it"
             )
-        opened = lake_read.open_stored(self.root, case_id, path, array_path, manifest)
+        opened = lake_read.open_stored(self.location, self.files, case_id, path, array_path, manifest)
         with self._lock:
             self._opened[(path, array_path)] = (text, opened)
             while len(self._opened) > OPEN_ARRAYS:

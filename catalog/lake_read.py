@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from obstore.exceptions import BaseError
 
 from catalog import layout
-from catalog.errors import LakeDamage
-from catalog.manifest import Manifest, find_damage
+from catalog.errors import LakeDamage, LakeUnreachable
+from catalog.files import Files
+from catalog.location import Location
+from catalog.manifest import METADATA_NAME, Manifest, find_damage
+from catalog.shard import Shard
 from imaging.volume import Affine
 
 Index = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
+UNREADABLE = (RuntimeError, ValueError, OSError, LookupError, TypeError, BaseError)
+"""What zarr, its pipelines and stores raise over bytes that they cannot make sense of."""
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -51,15 +58,19 @@ def clip_box(start: Index, size: Index, shape: Index) -> tuple[Box, Box]:
 class StoredArray:
     """One opened array of a case: (X, Y, Z) HU or (W, X, Y, Z) bits, its shape and affine.
 
-    Nothing is held open between reads: a handle may be kept for long and used from several threads.
+    shard: its file, kept open, where the array lies in a local folder in the lake's own layout; others go through zarr.
+    May be kept for long and used from several threads.
     """
 
     case_id: str
     file: str
-    folder: Path
+    files: Files
+    lake: Location
+    path: str
     array: zarr.Array[Any]
     affine: Affine
     process: int
+    shard: Shard | None
 
     @property
     def shape(self) -> Index:
@@ -82,16 +93,28 @@ class StoredArray:
         for axis, (part, limit) in enumerate(zip((x, y, z), self.shape, strict=True)):
             if not 0 <= part.start <= part.stop <= limit or part.step not in (None, 1):
                 raise IndexError(f"{self.case_id}: box {part} along axis {'XYZ'[axis]}, expected within 0..{limit}")
+        found = self._read_through_zarr((z, y, x)) if self.shard is None else self.shard.read((z, y, x))
+        return found.transpose(2, 1, 0) if self.words is None else found.transpose(0, 3, 2, 1)
+
+    def _read_through_zarr(self, box: Box) -> NDArray[Any]:
+        """Return the voxels of a box of Z, Y, X; zarr gives fill values for what is missing, so none may be there."""
+        # A handle inherited by a forked child would wait forever for threads of its parent.
+        array = self.array if self.process == os.getpid() else layout.open_array(self.lake, self.path)
         try:
-            # A handle inherited by a forked child would wait forever for threads of its parent.
-            array = self.array if self.process == os.getpid() else layout.open_array(self.folder)
-            found = np.asarray(array[(..., z, y, x)])
-        except (RuntimeError, ValueError, OSError, KeyError) as error:
+            found = np.asarray(array[(..., *box)])
+        except UNREADABLE as error:
+            self._ask_the_store()
             raise LakeDamage(self.case_id, self.file, f"unreadable ({error})", "sound chunks") from error
         fill = layout.IMAGE_FILL if self.words is None else layout.BITS_FILL
         if found.size and (found.min() if self.words is None else found.max()) == fill:
+            self._ask_the_store()
             raise LakeDamage(self.case_id, self.file, f"voxels of value {fill}", "every chunk written")
-        return found.transpose(2, 1, 0) if self.words is None else found.transpose(0, 3, 2, 1)
+        return found
+
+    def _ask_the_store(self) -> None:
+        """Raise LakeUnreachable where the store of a lake by URL does not answer: that is no damage."""
+        if not self.files.is_local:
+            self.files.sizes([self.file])
 
     def read_patch(self, start: Index, size: Index) -> Patch[Any]:
         """Return the box of `size` voxels at `start`, padded with air (-1024 HU) or no class beyond the grid."""
@@ -107,23 +130,34 @@ class StoredArray:
         return Patch(padded, within)
 
 
-def open_stored(root: Path, case_id: str, case_path: str, array_path: str, manifest: Manifest) -> StoredArray:
+def open_stored(
+    lake: Location, files: Files, case_id: str, case_path: str, array_path: str, manifest: Manifest
+) -> StoredArray:
     """Return the array `array_path` ("0", "labels/human/0") of a case after comparing its files with `manifest`.
 
-    Raises LakeDamage for the first file that is absent, of another length, or (zarr.json) of other content.
+    Raises LakeDamage for the first file that is absent, of another length, or (zarr.json) of other content. What a
+    local shard holds is compared chunk by chunk as it is read; one in an object store is compared here, by the SHA-256
+    that the store keeps with it or, where it keeps none, of all its bytes.
     """
-    folder = root / case_path
-    for damage in find_damage(case_id, folder, case_path, manifest, read_data=False):
+    for damage in find_damage(case_id, files, case_path, manifest, read=lambda _: False):
         raise damage
+    path = f"{case_path}/{array_path}"
     try:
-        array = layout.open_array(folder / array_path)
-        group = zarr.open_group(folder / array_path.removesuffix("0"), mode="r", zarr_format=3)
-        affine = _affine_of(group.attrs.asdict(), array.ndim - 3)
-    except (RuntimeError, ValueError, OSError, KeyError, IndexError, TypeError) as error:
-        raise LakeDamage(case_id, f"{case_path}/{array_path}", f"unreadable ({error})", "a Zarr array") from error
-    shard = "/".join(["c", *["0"] * array.ndim])
-    file = f"{case_path}/{array_path}/{shard}"
-    return StoredArray(case_id, file, folder / array_path, array, affine, os.getpid())
+        group = json.loads(files.read(f"{case_path}/{array_path.removesuffix('0')}{METADATA_NAME}"))
+        array = layout.open_array(lake, path)
+        affine = _affine_of(group["attributes"], array.ndim - 3)
+        shard = "/".join(["c", *["0"] * array.ndim])
+        file, entry = f"{path}/{shard}", manifest.files.get(f"{array_path}/{shard}")
+        direct = Shard.of(lake.folder / path, case_id, file, array, entry) if entry and lake.is_local else None
+    except (LakeUnreachable, LakeDamage):
+        raise
+    except UNREADABLE as error:
+        raise LakeDamage(case_id, path, f"unreadable ({error})", "a Zarr array") from error
+    if direct is None and entry is not None:
+        found = files.noted_sha256(file) or files.sha256(file)
+        if found != entry.sha256:
+            raise LakeDamage(case_id, file, f"SHA-256 {found}", f"SHA-256 {entry.sha256}")
+    return StoredArray(case_id, file, files, lake, path, array, affine, os.getpid(), direct)
 
 
 def _affine_of(attributes: dict[str, Any], lead: int) -> Affine:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import timedelta
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,16 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+]*)://", re.IGNORECASE)
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 """Object stores that both obstore and deltalake open. Their credentials, region and endpoint come from the variables
 that each vendor's tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS` ...)."""
+
+RETRY: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
+"""A store that is busy or restarting is asked again; one that is not there is given up within a minute."""
+
+_forked = threading.Event()
+
+
+@cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_forked.set)
 
 
 @dataclass(frozen=True)
@@ -61,11 +74,25 @@ class Location:
     def __reduce__(self) -> tuple[type[Location], tuple[str]]:
         return (Location, (self.url,))  # without the opened store, which holds credentials
 
-    @cached_property
+    @property
     def store(self) -> Any:
-        """The obstore store whose keys are paths relative to this location (an object store only)."""
-        from obstore.store import from_url  # late: a local lake needs none of it
+        """The obstore store whose keys are paths relative to this location (an object store only).
 
+        RuntimeError in a forked child of a process that opened one: its threads are not there, and it would wait for
+        them forever.
+        """
         if self.is_local:
             raise ValueError(f"{self.url}: found a local folder, expected an object store; use `folder`")
-        return from_url(self.url)
+        if _forked.is_set():
+            raise RuntimeError(
+                f"{self.url}: asked for in a forked process, which has lost the threads of the object store's client; "
+                "start workers by spawn or forkserver"
+            )
+        return self._store
+
+    @cached_property
+    def _store(self) -> Any:
+        from obstore.store import from_url  # late: a local lake needs none of it
+
+        _watch_forks()
+        return from_url(self.url, retry_config=RETRY)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from catalog.errors import LakeDamage
+from catalog.errors import LakeDamage, LakeUnreachable
+
+if TYPE_CHECKING:
+    from catalog.files import Files
 
 METADATA_NAME = "zarr.json"
 
@@ -70,24 +74,32 @@ def build_manifest(folder: Path, prefix: str = "", leave_out: tuple[str, ...] = 
     return Manifest(files)
 
 
-def find_damage(case_id: str, folder: Path, shown: str, manifest: Manifest, read_data: bool) -> list[LakeDamage]:
-    """Return what differs between `manifest` and the files in `folder`; an empty list is a sound case.
+def find_damage(
+    case_id: str, files: Files, case_path: str, manifest: Manifest, read: Callable[[str], bool]
+) -> list[LakeDamage]:
+    """Return what differs between `manifest` and the files of the case at `case_path`; an empty list is a sound case.
 
-    shown: how `folder` is named in messages (relative to the lake's root). read_data: also compare the SHA-256 of
-    arrays; without it, lengths of all files and the SHA-256 of the small `zarr.json` ones are compared.
+    read: given a file's path, whether its SHA-256 is compared too, which reads all of it. Lengths always are, and the
+    SHA-256 of the small `zarr.json` files.
     """
     damages = []
+    sizes = files.sizes([f"{case_path}/{relative}" for relative in manifest.files])
     for relative, entry in manifest.files.items():
-        path = folder / relative
-        name = f"{shown}/{relative}"
+        name = f"{case_path}/{relative}"
+        size = sizes.get(name)
         try:
-            size = path.stat().st_size
+            if isinstance(size, OSError):
+                raise size
+            if size is None:
+                raise FileNotFoundError
             if size != entry.size:
                 damages.append(LakeDamage(case_id, name, f"{size} bytes", f"{entry.size} bytes"))
-            elif (read_data or path.name == METADATA_NAME) and (found := file_sha256(path)) != entry.sha256:
+            elif (name.endswith(f"/{METADATA_NAME}") or read(name)) and (found := files.sha256(name)) != entry.sha256:
                 damages.append(LakeDamage(case_id, name, f"SHA-256 {found}", f"SHA-256 {entry.sha256}"))
         except FileNotFoundError:
             damages.append(LakeDamage(case_id, name, "no file", f"{entry.size} bytes"))
+        except LakeUnreachable:
+            raise
         except OSError as error:
             damages.append(LakeDamage(case_id, name, f"unreadable ({error.strerror})", f"{entry.size} bytes"))
     return damages

@@ -6,11 +6,14 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from catalog.manifest import Manifest, file_sha256
 from datasets_registry.durable import sync
+
+PARTIAL = ".partial"
+"""How the name of a thing ends that is not whole yet, or not any more."""
 
 
 @contextmanager
@@ -20,37 +23,45 @@ def exclusive(folder: Path) -> Iterator[None]:
     The lock is the kernel's, on the folder itself: it ends with the process, however that ends, and leaves no file.
     What a killed writer left aside anywhere below is removed first, for nobody else can be writing it now.
     """
-    make_folder(folder)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = _locked(folder)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for leftover in list(folder.rglob(_aside("*"))):
+        for leftover in list(folder.rglob(aside(Path("*")).name)):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         yield
     finally:
         os.close(descriptor)
 
 
-def _aside(name: str) -> str:
-    """Return the name under which `name` is written before its rename."""
-    return f".{name}.partial"
+def _locked(folder: Path) -> int:
+    """Return an open, locked `folder`: the one of that name now, not one that was removed while we waited for it."""
+    while True:
+        make_folder(folder)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor
+        os.close(descriptor)
+
+
+def aside(path: Path) -> Path:
+    """Return the path that stands for `path` before it is whole, or while it is removed."""
+    return path.with_name(f".{path.name}{PARTIAL}")
 
 
 @contextmanager
 def written_aside(final: Path, name: str) -> Iterator[Path]:
     """Give an empty folder `.<name>.partial` beside `final` to write into, removed unless it was renamed by the end.
 
-    The caller holds the lock of the folder above. An OSError, a full disk for one, leaves with the folder and the
-    bytes written so far noted on it.
+    The caller holds the lock of the folder above.
     """
-    partial = final.with_name(_aside(name))
+    partial = aside(final.with_name(name))
     partial.mkdir(parents=True)
     try:
         yield partial
-    except OSError as error:
-        written = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-        error.add_note(f"while writing {partial}, after {written} bytes; nothing became visible")
-        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -72,10 +83,10 @@ def sync_tree(folder: Path) -> None:
 
 def write_durably(path: Path, text: str) -> None:
     """Write `text` to `path` in one step: the file is either the old one or the whole new one."""
-    aside = path.with_name(_aside(path.name))
-    aside.write_text(text, encoding="utf-8")
-    sync(aside)
-    aside.replace(path)
+    partial = aside(path)
+    partial.write_text(text, encoding="utf-8")
+    sync(partial)
+    partial.replace(path)
     sync(path.parent)
 
 

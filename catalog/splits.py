@@ -21,17 +21,14 @@ def assign_folds(
 
     Ids are ranked by the SHA-256 of `<dataset>/<id>` and dealt to the folds in turn, so that folds are even and do
     not follow the order of the files. groups: native id -> split group (default: each id its own); a group is dealt
-    once. existing: split group (or, without groups, native id) -> fold given earlier, which is kept.
+    once. existing: split group (or, without groups, native id) -> fold given earlier, which is kept; its place in the
+    ranking is passed over, so that an ingest that was interrupted goes on with the folds it would have given anyway.
     """
     known = dict(existing or {})
     group_of = {native_id: (groups or {}).get(native_id, native_id) for native_id in native_ids}
     ranked = sorted(group_of, key=lambda native_id: hashlib.sha256(f"{dataset}/{native_id}".encode()).hexdigest())
-    dealt = 0
-    for native_id in ranked:
-        group = group_of[native_id]
-        if group not in known:
-            known[group] = dealt % n_folds
-            dealt += 1
+    for place, group in enumerate(dict.fromkeys(group_of[native_id] for native_id in ranked)):
+        known.setdefault(group, place % n_folds)
     return {native_id: known[group_of[native_id]] for native_id in native_ids}
 
 

@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from catalog import schema
 from catalog.delta import AppendTable, Earlier, token
 from catalog.errors import CommitRefused
+from catalog.location import Location
 from catalog.twins import joined_groups
 
 Row = dict[str, Any]
@@ -37,19 +38,25 @@ def _same_name(one: int, other: int) -> bool:
 
 
 class Tables:
-    """The folder `<root>/tables`: five Delta tables, created on first use, shared by any number of writers.
+    """The place `<root>/tables`: five Delta tables, created on first use, shared by any number of writers.
 
-    root: the lake's folder, the same as for `Lake`. now: the clock, for tests.
+    root: where the lake lies, the same as for `Lake`: a folder, or a URL such as `s3://bucket/prefix`, whose
+    credentials, region and endpoint are taken from the environment. now: the clock, for tests.
     """
 
-    def __init__(self, root: str | Path, now: Callable[[], datetime] = _now) -> None:
-        if "://" in str(root) or "%" in str(root):
-            # deltalake 1.6.6 takes %20 in a local path for a quoted space and then cannot find its own files.
-            raise ValueError(f"tables root: found {str(root)!r}, expected a local folder without a % in its path")
-        self.root = Path(root)
+    def __init__(self, root: str | Path | Location, now: Callable[[], datetime] = _now) -> None:
+        self.location = Location.of(root)
+        refused = "%" if self.location.is_local else "%#?"
+        if any(sign in self.location.url for sign in refused):
+            # deltalake 1.6.6 takes %20 for a quoted space and # for the end of a URL, then cannot find its own files.
+            raise ValueError(f"tables root: found {str(root)!r}, expected a path without {' or '.join(refused)}")
         self._now = now
-        folder = self.root / "tables"
+        folder = self.location / "tables"
         self._tables = {name: AppendTable(folder / name, schema.arrow_schema(name)) for name in schema.TABLES}
+
+    def exist(self) -> bool:
+        """Whether there are tables already; looking does not create them."""
+        return self._tables["cases"].exists()
 
     # --- writing ---
 

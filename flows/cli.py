@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_catalog, cli_fetch, cli_inspect, cli_splits
+from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_splits
 from flows.cli_context import flow_context
 from flows.cli_options import (
     EXIT_CASES_REFUSED,
@@ -36,7 +36,7 @@ app.command()(cli_inspect.status)
 app.command()(cli_inspect.settings)
 app.command()(cli_fetch.fetch)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
-app.add_typer(cli_inspect.lake_app, name="lake")
+app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
 app.add_typer(cli_splits.splits_app, name="splits")
 

@@ -154,12 +154,6 @@ def query(
 
 
 def _tables(workspace: Path | None) -> Tables:
-    """Return the tables of a workspace that has some; looking must not make a lake where there is none."""
-    from tasks.workspace import open_workspace
+    from tasks.workspace import existing_workspace
 
-    settings = settings_for(workspace)
-    if not (settings.lake_folder / "tables").is_dir():
-        raise FileNotFoundError(
-            f"no tables in {settings.lake_folder}; name the workspace with -w, or fill it with `ctfactory ingest`"
-        )
-    return open_workspace(settings).tables
+    return existing_workspace(settings_for(workspace)).tables

@@ -1,4 +1,4 @@
-"""The commands that only look: status, settings, data sets, the lake's health."""
+"""The commands that only look: status, settings, data sets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli_options import EXIT_CASES_REFUSED, EXIT_REFUSED, AsJson, Workspace, settings_for
-
-DAMAGE_COLUMNS = ("case", "file", "found", "expected")
+from flows.cli_options import EXIT_REFUSED, AsJson, Workspace, settings_for
 
 datasets_app = typer.Typer(help="What the factory knows about each data set.", no_args_is_help=True)
-lake_app = typer.Typer(help="The lake's health.", no_args_is_help=True)
 
 
 def status(workspace: Workspace = None, as_json: AsJson = False) -> None:
@@ -99,27 +96,3 @@ def datasets_verify(
     print_verdict(verdict, as_json=as_json)
     if verdict.is_wrong:
         raise typer.Exit(EXIT_REFUSED)
-
-
-@lake_app.command("verify")
-def lake_verify(
-    read_data: Annotated[bool, typer.Option("--read-data", help="Read every byte and compare digests too.")] = False,
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare every file of the lake with the tables; exit code 3 names what is missing or damaged."""
-    from catalog.verify import verify
-    from flows.console import console, print_json, print_table
-    from tasks.workspace import open_workspace
-
-    opened = open_workspace(settings_for(workspace))
-    damage = verify(opened.tables, opened.lake, read_data=read_data)
-    rows = [(item.case_id, item.file, item.found, item.expected) for item in damage]
-    if as_json:
-        print_json([dict(zip(DAMAGE_COLUMNS, row, strict=True)) for row in rows])
-    elif rows:
-        print_table("Damage", DAMAGE_COLUMNS, rows)
-    else:
-        console.print(f"{len(opened.tables.cases())} cases verified, no damage")
-    if rows:
-        raise typer.Exit(EXIT_CASES_REFUSED)

@@ -36,7 +36,7 @@ def print_demo(report: FactoryReport, settings: Settings, *, as_json: bool) -> N
     workspace = settings.workspace.absolute()
     paths = {
         "report": report.report,
-        "lake": settings.lake_folder,
+        "lake": settings.lake,
         "exports": None if report.pseudo_labels is None else report.pseudo_labels.export_folder,
         "miniatures": workspace / "miniatures",
         "MLflow": settings.mlflow_uri,

@@ -15,7 +15,8 @@ from torch import Tensor
 from datasets_registry.taxonomy import class_info, class_names
 from imaging.bits import Bits, empty_bits, set_channel
 from models.checkpoint import ModelMetadata
-from models.sampling import Int3, window_hu
+from models.plan import Int3
+from models.sampling import window_hu
 from models.settings import ModelSettings
 from models.universal import UniversalModel
 

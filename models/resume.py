@@ -58,7 +58,9 @@ def going_on(last: Path, network: UniversalModel, metadata: ModelMetadata) -> tu
         return network, 0
     before = read_metadata(last)
     different = _differences(
-        {**as_mapping(before.model), **before.train}, {**as_mapping(metadata.model), **metadata.train}
+        # settings that a checkpoint of an earlier version lacks had their defaults
+        {**as_mapping(before.model), **as_mapping(TrainSettings()), **before.train},
+        {**as_mapping(metadata.model), **metadata.train},
     )
     if before.embeddings_digest != metadata.embeddings_digest:
         different.append(f"text embeddings ({before.encoder}, now {metadata.encoder})")

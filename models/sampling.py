@@ -1,9 +1,9 @@
-"""Patches for training: which case, where in it, and the tensors the network sees. The same (seed, step) gives the same
-batch, whatever was asked before."""
+"""Batches for training: the patches of a plan as the tensors that the network sees. The same (seed, step, rank) gives
+the same batch, whatever was asked before and by which process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,27 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imaging.bits import unpack
+from models.plan import Int3, Pick, SamplingPlan, TrainCase
 from models.settings import ModelSettings, TrainSettings
-
-Int3 = tuple[int, int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class TrainCase:
-    """One scan as the sampler sees it.
-
-    annotated: taxonomy channels somebody looked for (absent ones too). shape: voxels X Y Z. foreground: for a channel,
-    some of its voxels, (n, 3) X Y Z; a channel that is absent here is missing or has no rows.
-    """
-
-    case_id: str
-    annotated: tuple[int, ...]
-    shape: Int3
-    foreground: Mapping[int, NDArray[np.integer[Any]]]
 
 
 class PatchSource(Protocol):
-    """Where patches come from; `read` is called from several threads."""
+    """Where patches come from; sent to each reader process, which opens its own handles."""
 
     def cases(self) -> Sequence[TrainCase]:
         """Return every case, always in the same order."""
@@ -67,75 +52,47 @@ def window_hu(image: NDArray[Any] | Tensor, hu_window: tuple[float, float]) -> T
 
 
 class PatchSampler:
-    """Draws batches from a source.
-
-    A share `foreground` of patches is centred near a voxel of a class drawn evenly over the classes that occur, in a
-    case drawn evenly over the cases that have it, so rare classes are seen as often as common ones. The others lie
-    anywhere in a case drawn evenly. Patches stay inside a scan that is large enough; a smaller one lies in their
-    middle.
-    Raises ValueError when no case annotates a class of the model.
-    """
+    """Draws batches from a source by the plan of the settings; see `SamplingPlan` for what is drawn and refused."""
 
     def __init__(self, source: PatchSource, model: ModelSettings, train: TrainSettings) -> None:
         self._source = source
         self._model = model
         self._train = train
-        output_of = {channel: output for output, channel in enumerate(model.channels)}
-        self._cases = [case for case in source.cases() if output_of.keys() & set(case.annotated)]
-        if not self._cases:
-            raise ValueError(
-                f"no case annotates any of the {len(model.classes)} classes of the model ({len(source.cases())} cases "
-                "given); check the query or the model's classes"
-            )
-        self._output_of = output_of
-        self._with: dict[int, list[int]] = {}
-        for index, case in enumerate(self._cases):
-            for channel in sorted(set(case.annotated) & output_of.keys()):
-                if len(case.foreground.get(channel, ())):
-                    self._with.setdefault(channel, []).append(index)
-        self._present = sorted(self._with)
+        self._plan = SamplingPlan(source.cases(), model, train)
+        self._channels = model.channels
+        self._output_of = {channel: output for output, channel in enumerate(self._channels)}
 
     def batch(self, step: int, rank: int = 0) -> Batch:
         """Return the batch of a step: the same for the same seed, step and rank (process of a distributed run)."""
         random = np.random.default_rng([self._train.seed, step, rank])
-        picks = [self._pick(random) for _ in range(self._train.batch)]
-        outputs = sorted({self._output_of[c] for case, _ in picks for c in case.annotated if c in self._output_of})
-        channels = [self._model.channels[output] for output in outputs]
-        images, targets, valids = [], [], []
-        for case, start in picks:
-            image, bits, valid = self._source.read(case.case_id, start, self._model.patch)
-            images.append(self._augment(window_hu(image, self._model.hu_window), random))
-            targets.append(torch.from_numpy(unpack(bits, channels)))
-            valids.append(torch.from_numpy(np.ascontiguousarray(valid)))
+        picks = [self._plan.draw(random) for _ in range(self._train.batch)]
+        outputs = sorted({self._output_of[c] for pick in picks for c in pick.case.annotated if c in self._output_of})
+        channels = [self._channels[output] for output in outputs]
+        size = self._model.patch
+        images = torch.empty((len(picks), 1, *size))
+        targets = torch.empty((len(picks), len(channels), *size), dtype=torch.bool)
+        valids = torch.empty((len(picks), 1, *size), dtype=torch.bool)
+        for row, pick in enumerate(picks):
+            # the lake's patches run along X; turned round before they are widened, or unpacked into many masks
+            image, bits, valid = self._read(pick)
+            images[row, 0] = self._augment(window_hu(np.ascontiguousarray(image), self._model.hu_window), random)
+            unpack(bits, channels, out=targets[row].numpy())
+            valids[row, 0] = torch.from_numpy(valid)
         return Batch(
-            case_ids=tuple(case.case_id for case, _ in picks),
+            case_ids=tuple(pick.case.case_id for pick in picks),
             classes=tuple(outputs),
-            image=torch.stack(images).unsqueeze(1),  # (B, 1, X, Y, Z)
-            target=torch.stack(targets),  # (B, U, X, Y, Z)
-            annotated=torch.tensor([[c in case.annotated for c in channels] for case, _ in picks]),  # (B, U)
-            valid=torch.stack(valids).unsqueeze(1),  # (B, 1, X, Y, Z)
+            image=images,  # (B, 1, X, Y, Z)
+            target=targets,  # (B, U, X, Y, Z)
+            annotated=torch.tensor([[c in pick.case.annotated for c in channels] for pick in picks]),  # (B, U)
+            valid=valids,  # (B, 1, X, Y, Z)
         )
 
-    def _pick(self, random: np.random.Generator) -> tuple[TrainCase, Int3]:
-        patch = self._model.patch
-        if self._present and random.random() < self._train.foreground:
-            channel = self._present[random.integers(len(self._present))]
-            case = self._cases[self._with[channel][random.integers(len(self._with[channel]))]]
-            voxels = case.foreground[channel]
-            voxel = voxels[random.integers(len(voxels))]
-            # the voxel falls in the middle half of the patch, not always at its centre
-            wanted = [
-                int(v) - size // 2 + int(random.integers(-(size // 4), size // 4 + 1))
-                for v, size in zip(voxel, patch, strict=True)
-            ]
-        else:
-            case = self._cases[random.integers(len(self._cases))]
-            wanted = [int(random.integers(max(0, n - size) + 1)) for n, size in zip(case.shape, patch, strict=True)]
-        x, y, z = (
-            min(max(at, 0), n - size) if n >= size else -((size - n) // 2)
-            for at, n, size in zip(wanted, case.shape, patch, strict=True)
-        )
-        return case, (x, y, z)
+    def _read(self, pick: Pick) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
+        try:
+            return self._source.read(pick.case.case_id, pick.start, self._model.patch)
+        except Exception as error:
+            error.add_note(f"while reading {pick.case.case_id} at {pick.start}, {self._model.patch} voxels")
+            raise
 
     def _augment(self, image: Tensor, random: np.random.Generator) -> Tensor:
         """Return the image with its intensities shifted and stretched; mirroring would swap left and right."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -69,10 +69,13 @@ class TrainSettings:
     `warmup` steps and then follows a cosine to `lr * lr_floor`. accumulate: batches summed into one step.
     clip_norm: largest gradient norm (0: no clipping). dice_weight, bce_weight: the two parts of the loss.
     balance: 0 for the published BCE; up to 1 lets the few voxels of a small organ weigh as much as all others.
-    foreground: share of patches centred on a voxel of a class drawn evenly over classes; the rest are random.
+    foreground: share of patches centred on a voxel of a class drawn by weight; the rest are random. The weights, all
+    even by default: dataset_weights, how often each case of a data set counts (1 where not named; 0: never).
+    class_weights: of a class (1 where not named). lesion_weight: times this for tumours and cysts. rarity: -1 to 1; at
+    1 a class counts in inverse proportion to the cases that show it, at 0 all alike, at -1 as often as cases show it.
     shift: largest intensity shift and scale change, of the 0-1 range, applied to a share `shift_share` of patches.
     save_every: steps between checkpoints (0: only at the end). threads: CPU threads (0: leave as is).
-    readers: threads that read patches ahead of the network; 0 reads in the training thread.
+    readers: processes that read patches ahead of the network; 0 reads in the training process. They change no batch.
     device: a Fabric accelerator (`cpu`, `cuda`, `auto`); devices, nodes: how many.
     """
 
@@ -88,6 +91,10 @@ class TrainSettings:
     bce_weight: float = 1.0
     balance: float = 0.0
     foreground: float = 0.67
+    dataset_weights: Mapping[str, float] = field(default_factory=dict)
+    class_weights: Mapping[str, float] = field(default_factory=dict)
+    lesion_weight: float = 1.0
+    rarity: float = 0.0
     shift: float = 0.1
     shift_share: float = 0.2
     seed: int = 0
@@ -97,7 +104,7 @@ class TrainSettings:
     nodes: int = 1
     save_every: int = 0
     threads: int = 0
-    readers: int = 2
+    readers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "devices", "nodes"):
@@ -110,6 +117,7 @@ class TrainSettings:
             "dice_weight",
             "bce_weight",
             "shift",
+            "lesion_weight",
             "save_every",
             "readers",
         ):
@@ -118,6 +126,16 @@ class TrainSettings:
         for name in ("foreground", "shift_share", "lr_floor", "balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a share between 0 and 1")
+        if not -1 <= self.rarity <= 1:
+            raise ValueError(f"train.rarity: {self.rarity}, expected a power between -1 and 1")
+        for name in ("dataset_weights", "class_weights"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"train.{name}: {getattr(self, name)!r}, expected a name and a weight on each line")
+            for key, weight in getattr(self, name).items():
+                if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
+                    raise ValueError(f"train.{name}: {key} has {weight!r}, expected a weight of 0 or more")
+        for key in self.class_weights:
+            class_info(key)
         if not 0 < self.lr < 1:
             raise ValueError(f"train.lr: {self.lr}, expected a learning rate between 0 and 1")
         if self.dice_weight + self.bce_weight == 0:

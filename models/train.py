@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.wrappers import _FabricModule
 
 from models.checkpoint import save_checkpoint
+from models.loader import open_batches
 from models.loss import masked_loss
 from models.resume import begin_model, going_on, optimizer_state, restore_optimizer
 from models.sampling import Batch, PatchSampler, PatchSource
@@ -102,7 +101,7 @@ def train(
     model.train()
     clock = _Clock()
     numbers = range(first * settings.accumulate, last * settings.accumulate)
-    with _batches(sampler, numbers, settings.readers, fabric.global_rank) as batches:
+    with open_batches(sampler, numbers, settings.readers, fabric.global_rank) as batches:
         for step in range(first, last):
             losses = _step(fabric, model, optimizer, clock, batches, model_settings, settings, step)
             tail.append(losses)
@@ -185,28 +184,3 @@ def _diverged(step: int, what: str, where: str) -> str:
         f"step {step + 1}: {what} is not finite for {where}; expected finite numbers; check these scans' HU values, or "
         "lower the learning rate and start again from the last checkpoint"
     )
-
-
-@contextmanager
-def _batches(sampler: PatchSampler, numbers: range, readers: int, rank: int) -> Iterator[Iterator[Batch]]:
-    """Give the batches of `numbers` in order, read ahead by `readers` threads or, without any, when asked for.
-
-    On a CPU with few cores reading ahead is no gain: two threads that both use torch wait for each other's cores
-    (measured with `tiny` on two cores: 1.09 s a step with one reader, 0.52 s without).
-    """
-    if readers == 0:
-        yield (sampler.batch(number, rank) for number in numbers)
-        return
-    with ThreadPoolExecutor(readers, thread_name_prefix="patches") as pool:
-        yield _prefetch(pool, sampler, numbers, rank)
-
-
-def _prefetch(pool: ThreadPoolExecutor, sampler: PatchSampler, numbers: range, rank: int) -> Iterator[Batch]:
-    """Yield the batches of `numbers` in order while worker threads read a few ahead."""
-    ahead: deque[Future[Batch]] = deque()
-    for number in numbers:
-        ahead.append(pool.submit(sampler.batch, number, rank))
-        if len(ahead) > 3:
-            yield ahead.popleft().result()
-    while ahead:
-        yield ahead.popleft().result()

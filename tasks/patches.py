@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from catalog.lake import Lake
 from datasets_registry.taxonomy import all_classes, channels, class_info
-from models.sampling import TrainCase
+from models.plan import TrainCase
 from tasks.workspace import Workspace, row_dicts
 
 
@@ -49,6 +49,7 @@ class LakePatchSource:
                 annotated=tuple(sorted({*foreground[case_id], *absent[case_id]})),
                 shape=(int(row["shape_x"]), int(row["shape_y"]), int(row["shape_z"])),
                 foreground={channel: voxels for channel, voxels in foreground[case_id].items() if len(voxels)},
+                dataset=str(row["dataset"]),
             )
             for case_id, row in sorted(self._case_rows.items())
             if case_id in foreground

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from catalog.location import Location
 from datasets_registry.card_files import VARIABLE as CARDS_VARIABLE
 
 Share = float
@@ -25,7 +26,9 @@ class Settings(BaseSettings):
     )
 
     workspace: Path = Field(Path("workspace"), description="Folder that holds everything not placed elsewhere.")
-    lake_root: Path | None = Field(None, description="Folder of the lake; default WORKSPACE/lake.")
+    lake_root: str | None = Field(
+        None, description="Folder or URL (s3://bucket/prefix, gs://, az://) of the lake; default WORKSPACE/lake."
+    )
     mlflow_tracking_uri: str | None = Field(
         None, description="MLflow server or database; default a SQLite file in WORKSPACE/mlflow."
     )
@@ -34,8 +37,21 @@ class Settings(BaseSettings):
     )
     dask_address: str | None = Field(
         None,
-        description="Dask scheduler (tcp://host:8786) that runs the cases of a batch; `local` starts one in this "
-        "process; empty runs a plain loop.",
+        description="Where the cases of a batch run: `local` starts worker processes on this machine, tcp://host:8786 "
+        "names a running Dask scheduler, whose workers have one thread each and see the same folders; empty runs a "
+        "plain loop in this process.",
+    )
+    workers: PositiveInt | None = Field(
+        None, description="Worker processes of `local`; default one a core, while each has 4 GiB of memory."
+    )
+    worker_memory_gib: PositiveFloat | None = Field(
+        None,
+        description="Memory in GiB at which a worker of `local` is ended and its case tried again; default an equal "
+        "share of the machine's.",
+    )
+    case_limit_s: PositiveFloat = Field(
+        3600.0,
+        description="Seconds after which a Dask worker still busy with one case is ended, and the case tried again.",
     )
     batch_cases: PositiveInt = Field(64, description="Cases in one Prefect task.")
 
@@ -133,10 +149,16 @@ class Settings(BaseSettings):
         """Order of the sources: arguments, environment, TOML file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    @field_validator("lake_root", mode="before")
+    @classmethod
+    def _lake_is_somewhere(cls, value: object) -> object:
+        # A path is taken too; a URL that nothing opens is refused here, before any work is done.
+        return value if value is None else Location.of(str(value)).url
+
     @property
-    def lake_folder(self) -> Path:
-        """Folder of the lake: `volumes/` and `tables/` lie in it."""
-        return (self.lake_root or self.workspace / "lake").absolute()
+    def lake(self) -> Location:
+        """Where the lake is: `volumes/` and `tables/` lie below."""
+        return Location.of(self.lake_root or self.workspace / "lake")
 
     @property
     def raw_folder(self) -> Path:
@@ -147,6 +169,12 @@ class Settings(BaseSettings):
     def mlflow_uri(self) -> str:
         """Tracking and registry URI of MLflow."""
         return self.mlflow_tracking_uri or f"sqlite:///{(self.workspace / 'mlflow' / 'mlflow.db').absolute()}"
+
+    def for_workers(self) -> Settings:
+        """Return what workers are sent: no secrets, and places that do not depend on their working folder."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        places = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
+        return self.model_copy(update={**places, "synapse_token": None, "archive_passwords": {}})
 
     def torch_device(self) -> str:
         """Return `cuda` or `cpu`; `auto` takes a GPU where there is one."""

@@ -42,7 +42,7 @@ def read_status(settings: Settings) -> Status:
     refused = tables.quarantined().reindex(columns=wanted)
     runs = tables.runs().tail(LAST_RUNS).iloc[::-1]
     return Status(
-        lake=str(settings.lake_folder),
+        lake=str(settings.lake),
         cases=counts["cases"],
         labels=counts["labels"],
         quarantine=row_dicts(refused),

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from catalog.location import Location
 from catalog.tables import Tables
 from catalog.twins import How, TwinIndex
 from datasets_registry.card_audit import read_all
@@ -88,7 +88,7 @@ class KnownScans:
 
 
 @cache
-def _known_scans(root: Path) -> KnownScans:  # noqa: ARG001  one a lake
+def _known_scans(location: Location) -> KnownScans:  # noqa: ARG001  one a lake
     return KnownScans()
 
 
@@ -113,7 +113,7 @@ def find_twins(
         name = "/".join(key)
         if name in groups:
             found[name] = Twin(name, groups[name][1], "declared")
-    alike = _known_scans(tables.root.resolve()).alike(tables, groups, profiles)
+    alike = _known_scans(tables.location).alike(tables, groups, profiles)
     found.update({name: Twin(name, groups[name][1], "content", alike[name]) for name in alike if name in groups})
     found.update({name: Twin(name, group, "exact") for name, (_, other) in groups.items() if other == group})
     found.pop(case_id, None)
@@ -151,7 +151,7 @@ def search_twins(tables: Tables, *, flow_run_id: str | None = None) -> dict[str,
     this is for lakes whose cases were ingested when fewer kinds of copies were found. A second run changes nothing.
     """
     groups = tables.written_groups()
-    known = _known_scans(tables.root.resolve())
+    known = _known_scans(tables.location)
     pairs = known.pairs(tables, groups)
     rows = []
     for one, other, distance in pairs:

@@ -29,5 +29,15 @@ def row_dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def open_workspace(settings: Settings) -> Workspace:
     """Return the workspace of `settings`; folders and tables are created on first use."""
-    root = settings.lake_folder
+    root = settings.lake
     return Workspace(settings=settings, lake=Lake(root), tables=Tables(root))
+
+
+def existing_workspace(settings: Settings) -> Workspace:
+    """Return the workspace of `settings`; FileNotFoundError where there is no lake: looking must not make one."""
+    workspace = open_workspace(settings)
+    if not workspace.tables.exist():
+        raise FileNotFoundError(
+            f"no tables in {settings.lake}; name the workspace with -w, or fill it with `ctfactory ingest`"
+        )
+    return workspace

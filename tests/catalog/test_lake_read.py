@@ -18,7 +18,6 @@ from catalog import lake_read, layout
 from catalog.errors import LakeDamage
 from catalog.lake import Lake
 from catalog.lake_read import Index, clip_box
-from catalog.lake_write import store_case
 from catalog.manifest import Manifest
 from catalog.tables import Tables
 from imaging.volume import Volume
@@ -71,9 +70,10 @@ def _stored(root: Path) -> tuple[Lake, dict[str, Any], NDArray[Any], NDArray[Any
     image = generator.integers(-1024, 2000, (40, 33, 7), dtype=np.int16)
     bits = generator.integers(0, 2**31, (2, 40, 33, 7), dtype=np.uint32)
     affine = np.diag([0.8, 1.5, 2.5, 1])
-    stored = store_case(root, "kits", "case_1", "ab" * 32, Volume(image, affine), {}, {"human": bits})
+    lake = Lake(root)
+    stored = lake.write_case("kits", "case_1", "ab" * 32, Volume(image, affine), {}, {"human": bits})
     row = {"case_id": "kits/case_1", "path": stored.path, "manifest": stored.manifest.to_json()}
-    return Lake(root), row, image, bits
+    return lake, row, image, bits
 
 
 def test_box_outside_the_grid_is_an_index_error(ingested: Any, lake: Lake) -> None:

@@ -36,6 +36,13 @@ def test_given_folds_are_kept_when_cases_are_added(first: list[str], more: list[
     assert {name: after[name] for name in first} == before
 
 
+@given(IDS, st.data())
+def test_an_interrupted_ingest_goes_on_with_the_folds_it_would_have_given(ids: list[str], data: st.DataObject) -> None:
+    whole = assign_folds("kits", ids)
+    done = data.draw(st.lists(st.sampled_from(ids), unique=True)) if ids else []
+    assert assign_folds("kits", ids, existing={name: whole[name] for name in done}) == whole
+
+
 @given(st.dictionaries(st.text("abc", min_size=1), st.sampled_from("xyz"), min_size=1), st.integers(0, 4))
 def test_a_group_never_straddles_folds(groups: dict[str, str], fold: int) -> None:
     folds = assign_folds("kits", list(groups), existing={"x": fold}, groups=groups)

@@ -164,7 +164,7 @@ def test_nobody_is_named_in_lake_tables_or_report(report: FactoryReport, setting
     header = pydicom.dcmread(series[0].files[0], stop_before_pixels=True)
     names = [str(header.PatientName).encode(), str(header.PatientID).encode()]
     assert all(len(name) > 3 for name in names)
-    places = [settings.lake_folder, settings.workspace / "exports", settings.workspace / "prefect", report.report]
+    places = [settings.lake.folder, settings.workspace / "exports", settings.workspace / "prefect", report.report]
     for place in places:
         for file in [place] if place.is_file() else place.rglob("*"):
             if file.is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from datasets_registry.taxonomy import class_info
-from models.sampling import Int3, TrainCase
+from models.plan import Int3, TrainCase
 
 LIVER, SPLEEN, AORTA = (class_info(name).channel for name in ("liver", "spleen", "aorta"))
 
@@ -33,7 +33,7 @@ class BoxSource:
             annotated = (LIVER,) if number % 2 == 0 else (SPLEEN, AORTA)
             foreground = {c: np.argwhere(bits[0] & np.uint32(1 << c)) for c in annotated if c != AORTA}
             self.images[name], self.bits[name] = image.astype(np.int16), bits
-            self._cases.append(TrainCase(name, annotated, shape, foreground))
+            self._cases.append(TrainCase(name, annotated, shape, foreground, "box"))
 
     def cases(self) -> list[TrainCase]:
         return self._cases

@@ -9,7 +9,8 @@ import pytest
 import torch
 from models_source import AORTA, LIVER, SPLEEN, BoxSource
 
-from models.sampling import PatchSampler, TrainCase, window_hu
+from models.plan import TrainCase
+from models.sampling import PatchSampler, window_hu
 from models.settings import ModelSettings, TrainSettings
 
 MODEL = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))

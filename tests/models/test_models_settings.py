@@ -33,6 +33,17 @@ def test_unknown_keys_and_sections_are_errors(tmp_path):
         load_preset("nonsense")
 
 
+def test_weights_are_read_from_a_preset_and_kept_with_the_weights_of_the_network(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("train: {dataset_weights: {lits: 2}, class_weights: {pancreas_tumor: 3.5}, lesion_weight: 2}")
+    settings = load_preset(path).train
+    assert as_mapping(settings)["class_weights"] == {"pancreas_tumor": 3.5}
+    assert TrainSettings(**as_mapping(settings)) == settings
+    path.write_text("train: {class_weights: {pancreas tumour: 3.5}}")
+    with pytest.raises(KeyError, match="pancreas_tumor"):
+        load_preset(path)
+
+
 def test_single_values_can_be_replaced():
     preset = load_preset("demo", model={"patch": [32, 32, 32]}, train={"steps": 7})
     assert preset.model.patch == (32, 32, 32)
@@ -50,6 +61,11 @@ def test_single_values_can_be_replaced():
         (TrainSettings, {"lr": float("nan")}, "train.lr: nan"),
         (TrainSettings, {"foreground": 1.2}, "train.foreground: 1.2"),
         (TrainSettings, {"precision": "fp8"}, "bf16-mixed"),
+        (TrainSettings, {"rarity": 1.5}, "train.rarity: 1.5"),
+        (TrainSettings, {"lesion_weight": -1.0}, "train.lesion_weight: -1"),
+        (TrainSettings, {"dataset_weights": {"lits": float("inf")}}, "lits has inf"),
+        (TrainSettings, {"dataset_weights": {"lits": "twice"}}, "lits has 'twice'"),
+        (TrainSettings, {"class_weights": ["liver"]}, "a name and a weight"),
         (TrainSettings, {"dice_weight": 0.0, "bce_weight": 0.0}, "raise one"),
     ],
 )

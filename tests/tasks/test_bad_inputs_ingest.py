@@ -514,7 +514,7 @@ def _nobody_named(case: Case, row: dict[str, Any], workspace: Workspace) -> None
     traces = ("mustermann", "erika", "geheim-7")
     said = json.dumps({key: str(value) for key, value in row.items()}).lower()
     assert not any(trace in said for trace in traces)
-    for path in workspace.settings.lake_folder.rglob("*"):
+    for path in workspace.settings.lake.folder.rglob("*"):
         held = path.read_bytes().lower() if path.is_file() else b""
         assert not any(trace.encode() in held or trace in path.name.lower() for trace in traces), path
 
@@ -601,7 +601,7 @@ def test_a_bad_input_meets_its_verdict(
     case = Case(tmp_path / "source", native_id, image, label)
     case.root.mkdir()
     row.spoil(case)
-    stored_before = set((workspace.settings.lake_folder / "volumes").rglob("*.zarr"))
+    stored_before = set((workspace.settings.lake.folder / "volumes").rglob("*.zarr"))
     outcomes = ingest(case, workspace)
     dataset = case.cohort or case.card
     cases = workspace.tables.cases(dataset=dataset)
@@ -613,7 +613,7 @@ def test_a_bad_input_meets_its_verdict(
     if row.code:
         assert [outcome.outcome for outcome in outcomes if outcome.outcome != "quarantined"] == []
         assert len(mine) == 0
-        assert set((workspace.settings.lake_folder / "volumes").rglob("*.zarr")) == stored_before
+        assert set((workspace.settings.lake.folder / "volumes").rglob("*.zarr")) == stored_before
         assert set(refusals["code"]) == {row.code}
         told = " | ".join(refusals[["where", "found", "expected", "remedy"]].iloc[0])
         assert all(text in told for text in row.says), told

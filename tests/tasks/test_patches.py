@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from catalog.errors import LakeDamage
 from datasets_registry.taxonomy import class_info
 from imaging.bits import empty_bits, set_channel
 from imaging.volume import Volume
+from models.loader import open_batches
+from models.sampling import Batch, PatchSampler
+from models.settings import ModelSettings, TrainSettings
 from tasks.case_rows import label_rows
 from tasks.patches import LakePatchSource, training_source
 from tasks.settings import Settings
@@ -96,6 +101,51 @@ def test_a_stated_absence_is_a_negative_and_nothing_else_is(workspace: Workspace
     assert source.annotated_classes() == ("liver", "liver_tumor")
     off = open_workspace(workspace.settings.model_copy(update={"tumour_free_negatives": False}))
     assert {case.case_id: case.annotated for case in _source(off).cases()}["b/1"] == (liver,)
+
+
+MODEL = ModelSettings(classes=("liver", "liver_tumor"), spacing_mm=SPACING_MM, patch=(8, 8, 8))
+
+
+def _batches(source: LakePatchSource, numbers: range, readers: int) -> list[Batch]:
+    sampler = PatchSampler(source, MODEL, TrainSettings(batch=3, seed=1))
+    with open_batches(sampler, numbers, readers, 0) as found:
+        return list(found)
+
+
+def test_reader_processes_and_a_restart_give_the_lake_in_the_same_order_bit_for_bit(workspace: Workspace) -> None:
+    for number in range(4):
+        _commit(workspace, "ab"[number % 2], str(number), fold=1)
+    source = _source(workspace)
+    alone = _batches(source, range(6), 0)
+    assert alone[0].valid.any()
+    assert not alone[0].valid.all()  # the scan is smaller than the patch
+    for others in (_batches(source, range(6), 1), [*_batches(source, range(2), 2), *_batches(source, range(2, 6), 2)]):
+        for ours, theirs in zip(others, alone, strict=True):
+            assert ours.case_ids == theirs.case_ids
+            for name in ("image", "target", "annotated", "valid"):
+                assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+def test_padding_is_air_to_the_network_and_known_to_be_none_of_the_scan(workspace: Workspace) -> None:
+    _commit(workspace, "a", "1", fold=1)
+    batch = PatchSampler(_source(workspace), MODEL, TrainSettings(batch=1, shift_share=0.0)).batch(0)
+    # air lies below the window's low end of -175 HU; 0 HU would be 0.41
+    assert (batch.image[~batch.valid] == 0).all()
+    assert not batch.target[~batch.valid.expand_as(batch.target)].any()
+    assert batch.valid.sum() == np.prod(SHAPE)
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+@pytest.mark.parametrize("shard", ["0/c/0/0/0", "labels/shipped/0/c/0/0/0/0"])
+def test_damage_met_by_a_reader_names_case_and_file(workspace: Workspace, shard: str, readers: int) -> None:
+    _commit(workspace, "a", "1", fold=1)
+    source = _source(workspace)
+    path = str(workspace.tables.cases(case_ids=["a/1"])["path"].iloc[0])
+    file = workspace.settings.lake_folder / path / shard
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(LakeDamage) as caught:
+        _batches(source, range(20), readers)
+    assert (caught.value.case_id, caught.value.file) == ("a/1", f"{path}/{shard}")
 
 
 def test_classes_restrict_what_is_learnt(workspace: Workspace) -> None:

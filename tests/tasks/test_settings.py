@@ -17,7 +17,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_defaults_are_local_and_embedded() -> None:
     settings = Settings()
-    assert settings.lake_folder == Path("workspace/lake").absolute()
+    assert settings.lake.folder == Path("workspace/lake").absolute()
     assert settings.mlflow_uri == f"sqlite:///{Path('workspace/mlflow/mlflow.db').absolute()}"
     assert settings.dask_address is None
 
@@ -51,3 +51,11 @@ def test_own_cards_come_from_the_environment_that_workers_inherit(monkeypatch: p
         Settings()
     monkeypatch.setenv("CTFACTORY_CARDS", "cards")
     assert Settings().cards == "cards"
+
+
+def test_the_lake_may_be_a_folder_or_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTFACTORY_LAKE_ROOT", "s3://bucket/factory")
+    assert str(Settings().lake) == "s3://bucket/factory"
+    assert Settings(lake_root="elsewhere").lake.folder == Path("elsewhere").absolute()
+    with pytest.raises(ValidationError, match="found scheme 'ftp', expected a local folder or one of s3://"):
+        Settings(lake_root="ftp://host/lake")

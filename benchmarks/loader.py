@@ -1,0 +1,102 @@
+"""`loader`: training batches by two reader processes against one, read from a lake of made scans, warm.
+
+One batch is one 96^3 patch, image and classes, as the network gets them. Two processes can be twice as fast as one only
+where two cores are free: `loader cpu` is what the CPU time of a batch promises, in a reader and in the process that
+takes the batches over.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from benchmarks.side_by_side import record
+from benchmarks.volumes import made_bits, made_scan
+from catalog.lake import Lake
+from datasets_registry.taxonomy import all_classes
+from imaging.bits import get_channel
+from models.loader import open_batches
+from models.plan import Int3, TrainCase
+from models.sampling import PatchSampler
+from models.settings import ModelSettings, TrainSettings
+
+CASES = 4
+BATCHES = 60
+ROUNDS = 3
+SKIPPED = 8
+"""Batches before the clock starts: the processes have started and opened their arrays."""
+
+
+class LakeSource:
+    """The scans of a lake without its tables, which take no part here."""
+
+    def __init__(self, lake: Lake, rows: dict[str, dict[str, str]], cases: list[TrainCase]) -> None:
+        self._lake, self._rows, self._cases = lake, rows, cases
+
+    def cases(self) -> list[TrainCase]:
+        """Return the scans."""
+        return self._cases
+
+    def read(
+        self, case_id: str, start_xyz: Int3, size_xyz: Int3
+    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
+        """Return image, class bits and the mask of voxels inside the scan."""
+        image = self._lake.read_patch(self._rows[case_id], start_xyz, size_xyz)
+        bits = self._lake.read_bits_patch(self._rows[case_id], "human", start_xyz, size_xyz)
+        valid = np.zeros(size_xyz, dtype=bool)
+        valid[image.valid] = True
+        return image.array, bits.array, valid
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        sampler = PatchSampler(_source(Path(folder)), ModelSettings(), TrainSettings(batch=1))
+        rounds = [[_run(sampler, readers) for readers in (2, 1)] for _ in range(ROUNDS)]
+    two, one = (statistics.median(times[turn][0] for times in rounds) for turn in (0, 1))
+    record("loader", two, one, "s a batch")
+    # of one reader: the CPU of a batch there, and of taking it over here
+    reader, taker = (statistics.median(times[1][part] for times in rounds) for part in (1, 2))
+    record("loader cpu", max(reader / 2, taker), max(reader, taker), "s a batch")
+
+
+def _run(sampler: PatchSampler, readers: int) -> tuple[float, float, float]:
+    """Return the wall time a batch, and the CPU time a batch of all readers and of this process."""
+    with open_batches(sampler, range(BATCHES + SKIPPED), readers, 0) as batches:
+        for _ in range(SKIPPED):
+            next(batches)
+        workers = [worker for server in psutil.Process().children() for worker in server.children()]
+        wall, own, theirs = time.perf_counter(), time.process_time(), _cpu(workers)
+        for _ in range(BATCHES - 2 * readers - 1):  # while none has reached its end
+            next(batches)
+        taken = BATCHES - 2 * readers - 1
+        return (
+            (time.perf_counter() - wall) / taken,
+            (_cpu(workers) - theirs) / taken,
+            (time.process_time() - own) / taken,
+        )
+
+
+def _cpu(workers: list[psutil.Process]) -> float:
+    return sum(times.user + times.system for times in (worker.cpu_times() for worker in workers))
+
+
+def _source(folder: Path) -> LakeSource:
+    lake, scan, bits = Lake(folder / "lake"), made_scan(), made_bits()
+    foreground = {}
+    for channel in (info.channel for info in all_classes()):
+        voxels = np.argwhere(get_channel(bits, channel))
+        if len(voxels):
+            foreground[channel] = voxels[:: max(1, len(voxels) // 64)]
+    rows, cases = {}, []
+    for number in range(CASES):
+        stored = lake.write_case("bench", str(number), f"{number:064d}", scan, {}, {"human": bits})
+        case_id = f"bench/{number}"
+        rows[case_id] = {"case_id": case_id, "path": stored.path, "manifest": stored.manifest.to_json()}
+        cases.append(TrainCase(case_id, tuple(sorted(foreground)), scan.shape, foreground, "bench"))
+    return LakeSource(lake, rows, cases)

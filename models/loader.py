@@ -1,0 +1,89 @@
+"""Batches in order, made by the training process itself or ahead of it by reader processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import traceback
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from models.sampling import Batch, PatchSampler
+
+AHEAD = 2
+"""Batches that each reader process makes ahead."""
+
+
+@contextmanager
+def open_batches(sampler: PatchSampler, numbers: range, readers: int, rank: int) -> Iterator[Iterator[Batch]]:
+    """Give the batches of `numbers` in order; the same ones, bit for bit, whatever `readers` is.
+
+    readers: processes that read ahead, each with its own handles of the source; 0 makes a batch when it is asked for.
+    On a CPU with few cores reading ahead is no gain: it takes cores from the network.
+    An error in a reader is raised here as itself, with the reader's traceback as a note. The processes end when the
+    block is left, however it is left, and when this process is gone.
+    """
+    if readers == 0:
+        yield (sampler.batch(number, rank) for number in numbers)
+        return
+    ahead = _read_ahead(sampler, numbers, readers, rank)
+    try:
+        yield ahead
+    finally:
+        ahead.close()  # lets go of the loader's iterator, which ends its processes
+
+
+def _read_ahead(sampler: PatchSampler, numbers: range, readers: int, rank: int) -> Generator[Batch, None, None]:
+    # A forked child would inherit locks and threads of torch and zarr in whatever state they are.
+    start = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(start)
+    context.set_forkserver_preload([__name__])
+    loader = DataLoader(
+        _Numbered(sampler, rank),
+        sampler=numbers,
+        batch_size=None,
+        num_workers=readers,
+        prefetch_factor=AHEAD,
+        multiprocessing_context=context,
+        generator=torch.Generator(),  # the default one would take numbers from the training's own
+    )
+    for found in loader:
+        if isinstance(found, _Failed):
+            raise found.error
+        yield found
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An error on its way out of a reader; torch would make another one of it where it takes several arguments."""
+
+    error: Exception
+
+    @classmethod
+    def of(cls, error: Exception, number: int) -> _Failed:
+        error.add_note(f"In the reader of batch {number}:\n{traceback.format_exc()}")
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception as unsendable:
+            told = RuntimeError(f"{type(error).__name__}: {error} (not itself: {unsendable})")
+            told.__notes__ = error.__notes__
+            return cls(told)
+        return cls(error)
+
+
+class _Numbered(Dataset[Batch | _Failed]):
+    """The batches of a sampler by number, for torch's loader."""
+
+    def __init__(self, sampler: PatchSampler, rank: int) -> None:
+        self._sampler = sampler
+        self._rank = rank
+
+    def __getitem__(self, number: int) -> Batch | _Failed:
+        try:
+            return self._sampler.batch(number, self._rank)
+        except Exception as error:
+            return _Failed.of(error, number)

@@ -1,0 +1,150 @@
+"""Reader processes: the same batches as without, errors that arrive as themselves, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from models_source import BoxSource
+
+from models.loader import open_batches
+from models.sampling import Batch, PatchSampler
+from models.settings import ModelSettings, TrainSettings
+
+MODEL = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
+
+
+class Odd(Exception):
+    """An error of several arguments, one of which cannot be sent to another process where it is asked for."""
+
+    def __init__(self, case_id: str, held: object) -> None:
+        super().__init__(case_id, held)
+
+
+class Failing(BoxSource):
+    """Raises when box/2 is read. held: what its error holds."""
+
+    def __init__(self, held: object) -> None:
+        super().__init__()
+        self.held = held
+
+    def read(self, case_id, start_xyz, size_xyz):
+        if case_id == "box/2":
+            raise Odd(case_id, (lambda: None) if self.held == "a function" else self.held)
+        return super().read(case_id, start_xyz, size_xyz)
+
+
+def sampler(source: BoxSource | None = None) -> PatchSampler:
+    return PatchSampler(source or BoxSource(), MODEL, TrainSettings(batch=2, seed=3))
+
+
+def batches(numbers: range, readers: int, rank: int = 0) -> list[Batch]:
+    with open_batches(sampler(), numbers, readers, rank) as found:
+        return list(found)
+
+
+def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs)
+    for our, their in zip(ours, theirs, strict=True):
+        assert (our.case_ids, our.classes) == (their.case_ids, their.classes)
+        for name in ("image", "target", "annotated", "valid"):
+            assert torch.equal(getattr(our, name), getattr(their, name)), name
+
+
+def readers_alive() -> list[int]:
+    """Return the reader processes: children of the fork server, which itself stays."""
+    found = [reader for server in psutil.Process().children() for reader in server.children()]
+    return [reader.pid for reader in found if reader.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_readers_and_a_restart_change_no_bit() -> None:
+    alone = batches(range(8), 0, rank=1)
+    assert_same(batches(range(8), 1, rank=1), alone)
+    assert_same([*batches(range(3), 2, rank=1), *batches(range(3, 8), 2, rank=1)], alone)
+
+
+def test_reading_ahead_takes_no_random_number_of_the_training() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    batches(range(1), 1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_an_error_of_a_reader_arrives_as_itself_and_ends_them_all(readers: int) -> None:
+    with (
+        pytest.raises(Odd) as caught,
+        open_batches(sampler(Failing(held=7)), range(50), readers, 0) as found,
+    ):
+        list(found)
+    assert caught.value.args == ("box/2", 7)
+    assert any("while reading box/2 at" in note for note in caught.value.__notes__)
+    assert readers_alive() == []
+
+
+def test_an_error_that_cannot_be_sent_is_told() -> None:
+    with (
+        pytest.raises(RuntimeError, match=r"Odd.*box/2"),
+        open_batches(sampler(Failing(held="a function")), range(50), 1, 0) as found,
+    ):
+        list(found)
+
+
+def test_leaving_early_ends_the_readers() -> None:
+    with open_batches(sampler(), range(1000), 2, 0) as found:
+        next(found)
+        assert len(readers_alive()) == 2
+    assert readers_alive() == []
+
+
+def test_an_interrupt_ends_the_run_and_its_readers_quietly(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import time
+            from models_source import BoxSource
+            from models.loader import open_batches
+            from models.sampling import PatchSampler
+            from models.settings import ModelSettings, TrainSettings
+
+            if __name__ == "__main__":
+                model = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
+                sampler = PatchSampler(BoxSource(), model, TrainSettings(batch=2))
+                try:
+                    with open_batches(sampler, range(10**6), 2, 0) as found:
+                        for batch in found:
+                            print("batch", flush=True)
+                            time.sleep(0.1)
+                except KeyboardInterrupt:
+                    print("interrupted", flush=True)
+            """
+        )
+    )
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
+    run = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert run.stdout is not None
+    assert run.stdout.readline() == "batch\n"
+    children = psutil.Process(run.pid).children(recursive=True)
+    assert len(children) >= 2
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    out, err = run.communicate(timeout=60)
+    assert out.endswith("interrupted\n")
+    assert run.returncode == 0
+    assert "Traceback" not in err
+    deadline = time.monotonic() + 20
+    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+        assert time.monotonic() < deadline, "readers outlive the run"
+        time.sleep(0.1)
