@@ -16,6 +16,7 @@ from catalog.lake_read import Index, Patch, StoredArray
 from catalog.lake_write import Bits, StoredCase
 from catalog.location import Location
 from catalog.manifest import METADATA_NAME, Manifest
+from catalog.writing import naming_the_write
 from imaging.volume import Volume
 
 OPEN_ARRAYS = 256
@@ -58,9 +59,12 @@ class Lake:
         image: int16 HU, axis-aligned RAS. geometry: JSON-able facts of the raw scan (original_shape, original_affine,
         original_orientation, original_spacing_mm ...); the image's steps are written down besides. labels: annotation
         name -> (W, X, Y, Z) uint32 on the image's grid. The same arguments give the same bytes. A sound case of this
-        key is left alone (`created` False), a damaged one is put right. ValueError for voxels that may not be stored.
+        key is left alone (`created` False), a damaged one is put right. ValueError for voxels that may not be stored,
+        WriteFailed where the disk refuses.
         """
-        return lake_write.store_case(self.files, dataset, native_id, ingest_key, image, geometry, labels or {})
+        arrays = [image.array, *(labels or {}).values()]
+        with naming_the_write(f"{self.location}/volumes/{dataset}/{native_id}", sum(array.nbytes for array in arrays)):
+            return lake_write.store_case(self.files, dataset, native_id, ingest_key, image, geometry, labels or {})
 
     def write_annotation(
         self, case_path: str, annotation: str, bits: Bits, attributes: Mapping[str, Any] | None = None
@@ -68,7 +72,8 @@ class Lake:
         """Add `labels/<annotation>/` to a stored case and return its manifest, for the label rows.
 
         bits: (W, X, Y, Z) uint32. attributes: JSON-able, kept with the array. Repeating it with the same content
-        changes nothing; AnnotationExists where the name is taken by other content, FileNotFoundError without a case.
+        changes nothing; AnnotationExists where the name is taken by other content, FileNotFoundError without a case,
+        WriteFailed where the disk refuses.
         """
         keys.check_name("annotation", annotation)
         metadata = f"{case_path}/{METADATA_NAME}"
@@ -78,7 +83,8 @@ class Lake:
             )
         image = lake_read.open_stored(self.location, self.files, case_path, case_path, "0", Manifest({}))
         bits = lake_write.check_bits(bits, image.shape, f"{case_path}: {annotation}")
-        return lake_write.store_annotation(self.files, case_path, annotation, bits, attributes or {}, image.affine)
+        with naming_the_write(f"{self.location}/{case_path}/{lake_write.LABELS}/{annotation}", bits.nbytes):
+            return lake_write.store_annotation(self.files, case_path, annotation, bits, attributes or {}, image.affine)
 
     def open_image(self, row: Mapping[str, Any]) -> StoredArray:
         """Return a case's image at full resolution; LakeDamage where its files are not what the row says.

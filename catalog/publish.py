@@ -56,17 +56,12 @@ def aside(path: Path) -> Path:
 def written_aside(final: Path, name: str) -> Iterator[Path]:
     """Give an empty folder `.<name>.partial` beside `final` to write into, removed unless it was renamed by the end.
 
-    The caller holds the lock of the folder above. An OSError, a full disk for one, leaves with the folder and the
-    bytes written so far noted on it.
+    The caller holds the lock of the folder above.
     """
     partial = aside(final.with_name(name))
     partial.mkdir(parents=True)
     try:
         yield partial
-    except OSError as error:
-        written = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-        error.add_note(f"while writing {partial}, after {written} bytes; nothing became visible")
-        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

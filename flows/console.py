@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +18,13 @@ from tasks.progress import listening
 console = Console()
 errors = Console(stderr=True)
 
+LINE_EVERY_S = 10.0
+"""Seconds between the lines on one kind of work where there is no terminal to draw a bar on."""
+
 
 @contextmanager
 def progress_bars(*, enabled: bool = True) -> Iterator[None]:
-    """Show one bar for each kind of work reported inside the block; without a terminal, one line when it is done."""
+    """Show one bar for each kind of work reported inside the block; without a terminal, a line now and then."""
     if not enabled:
         yield
         return
@@ -34,13 +38,18 @@ def progress_bars(*, enabled: bool = True) -> Iterator[None]:
     )
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
         bars: dict[str, TaskID] = {}
+        lines: dict[str, float] = {}
 
         def show(what: str, done: int, total: int, note: str) -> None:
             if what not in bars or (done == 0 and progress.tasks[bars[what]].finished):
                 bars[what] = progress.add_task(what, total=total, note=note)
             progress.update(bars[what], completed=done, total=total, note=note)
-            if done == total and not errors.is_terminal:
-                errors.print(f"{what}: {done}/{total} {note}".rstrip())
+            if errors.is_terminal:
+                return
+            now = time.monotonic()
+            if done == total or now - lines.setdefault(what, now) >= LINE_EVERY_S:
+                lines[what] = now
+                errors.print(f"{what}: {done}/{total} {note}".rstrip(), soft_wrap=True, highlight=False)
 
         with listening(show):
             yield

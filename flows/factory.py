@@ -17,6 +17,7 @@ from flows.ingest import IngestReport, ingest
 from flows.promote import promote
 from flows.pseudo_label import pseudo_label
 from flows.train import train
+from tasks.case_cluster import case_cluster
 from tasks.hidden_truth import mean_organ_dsc, score_exports_task
 from tasks.miniatures import EXTERNAL_COHORT, write_miniatures_task
 from tasks.report import markdown_table, write_report_task
@@ -107,6 +108,7 @@ def factory(settings: Settings | None = None, plan: FactoryPlan | None = None) -
 
 
 def _ingest_all(raw: dict[str, Path], external: Path, settings: Settings) -> tuple[IngestReport, ...]:
-    reports = [ingest(dataset, folder, settings) for dataset, folder in raw.items()]
-    reports.append(ingest("local", external, settings, cohort=EXTERNAL_COHORT))
+    with case_cluster(settings):
+        reports = [ingest(dataset, folder, settings) for dataset, folder in raw.items()]
+        reports.append(ingest("local", external, settings, cohort=EXTERNAL_COHORT))
     return tuple(reports)

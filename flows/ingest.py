@@ -8,9 +8,10 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from flows.batches import batch_runner, run_batches
 from flows.run_record import recorded_run
 from tasks.fetch import fetch_task
-from tasks.ingest import count_outcomes, ingest_batch_task, list_source_task
+from tasks.ingest import count_outcomes, ingest_batch_task, ingest_progress, list_source_task
 from tasks.ingest_case import CaseOutcome
 from tasks.settings import Settings
 
@@ -33,7 +34,7 @@ class IngestReport:
         return self.counts["ingested"] == 0 and self.counts["quarantined"] == 0
 
 
-@flow(name="ingest", flow_run_name="ingest {dataset}", validate_parameters=False)
+@flow(name="ingest", flow_run_name="ingest {dataset}", validate_parameters=False, task_runner=batch_runner)
 def ingest(
     dataset: str,
     source: Path | str,
@@ -55,10 +56,10 @@ def ingest(
         listing = list_source_task(
             dataset, folder, settings, cohort=cohort, variant=variant, flow_run_id=record.flow_run_id
         )
-        outcomes = list(listing.refused)
-        for start in range(0, len(listing.requests), settings.batch_cases):
-            batch = listing.requests[start : start + settings.batch_cases]
-            outcomes += ingest_batch_task(batch, settings, what=f"ingest {name}")
+        progress = ingest_progress(name, len(listing.requests))
+        slug = name.replace("_", "-").lower()
+        ingested = run_batches(ingest_batch_task, listing.requests, settings, progress, key=f"ingest-{slug}-progress")
+        outcomes = [*listing.refused, *ingested]
         record.counts = count_outcomes(outcomes)
         report = IngestReport(
             dataset=name,
@@ -68,7 +69,7 @@ def ingest(
         )
         create_table_artifact(
             [{"case": item.case_id, "outcome": item.outcome, "remark": item.message} for item in outcomes],
-            key=f"ingest-{name.replace('_', '-').lower()}",
+            key=f"ingest-{slug}",
             description=f"{name}: {report.counts}, {report.skipped_files} stray files skipped",
         )
         return report

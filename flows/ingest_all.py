@@ -11,6 +11,7 @@ from prefect import flow
 from datasets_registry.cards import CARDS, list_cards, load_card
 from flows.console import console, print_json, print_table
 from flows.ingest import IngestReport, ingest
+from tasks.case_cluster import case_cluster
 from tasks.ingest_case import CaseOutcome
 from tasks.miniatures import write_miniature_set_task
 from tasks.progress import report_progress
@@ -58,17 +59,18 @@ def ingest_miniatures(
     """
     settings = settings or Settings()
     results = []
-    for place, card_id in enumerate(cards):
-        report_progress("data sets", place, len(cards), card_id)
-        started = time.monotonic()
-        folder = settings.workspace.absolute() / "miniatures"
-        raw = write_miniature_set_task(card_id, folder, cases=cases, seed=SEED, variant=variant)
-        report = ingest(card_id, raw, settings, variant=variant)
-        results.append(
-            MiniatureIngest(
-                report, _annotated_classes(card_id, settings), _unexpected(report), time.monotonic() - started
+    with case_cluster(settings):
+        for place, card_id in enumerate(cards):
+            report_progress("data sets", place, len(cards), card_id)
+            started = time.monotonic()
+            folder = settings.workspace.absolute() / "miniatures"
+            raw = write_miniature_set_task(card_id, folder, cases=cases, seed=SEED, variant=variant)
+            report = ingest(card_id, raw, settings, variant=variant)
+            results.append(
+                MiniatureIngest(
+                    report, _annotated_classes(card_id, settings), _unexpected(report), time.monotonic() - started
+                )
             )
-        )
     report_progress("data sets", len(cards), len(cards))
     return tuple(results)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from flows.batches import batch_runner, run_batches
 from flows.run_record import recorded_run
-from tasks.pseudo_label import PseudoLabelOutcome, plan_cohort, pseudo_label_batch_task
+from tasks.pseudo_label import PseudoLabelOutcome, plan_cohort, pseudo_label_batch_task, pseudo_label_progress
 from tasks.registry import model_version
 from tasks.settings import Settings
 
@@ -33,7 +34,7 @@ class PseudoLabelReport:
         return {name: counts[name] for name in ("labelled", "unchanged", "failed")}
 
 
-@flow(name="pseudo-label", flow_run_name="pseudo-label {cohort}", validate_parameters=False)
+@flow(name="pseudo-label", flow_run_name="pseudo-label {cohort}", validate_parameters=False, task_runner=batch_runner)
 def pseudo_label(
     cohort: str,
     model: str = "models:/universal@champion",
@@ -50,9 +51,11 @@ def pseudo_label(
     version = model_version(model, settings)
     with recorded_run("pseudo-label", settings, {"cohort": cohort}) as record:
         requests = plan_cohort(cohort, version, settings, classes=classes, flow_run_id=record.flow_run_id)
-        outcomes: list[PseudoLabelOutcome] = []
-        for start in range(0, len(requests), settings.batch_cases):
-            outcomes += pseudo_label_batch_task(requests[start : start + settings.batch_cases], settings)
+        slug = cohort.replace("_", "-").lower()
+        progress = pseudo_label_progress(len(requests))
+        outcomes = run_batches(
+            pseudo_label_batch_task, requests, settings, progress, key=f"pseudo-label-{slug}-progress"
+        )
         report = PseudoLabelReport(cohort, version.uri, version.version, tuple(outcomes), requests[0].export_folder)
         record.counts, record.model_version = report.counts, str(version.version)
         create_table_artifact(
@@ -66,7 +69,7 @@ def pseudo_label(
                 }
                 for item in outcomes
             ],
-            key=f"pseudo-label-{cohort.replace('_', '-').lower()}",
+            key=f"pseudo-label-{slug}",
             description=f"{cohort} by {version.uri}: {report.counts}",
         )
         return report

@@ -20,8 +20,10 @@ from models.checkpoint import ModelMetadata, load_model, read_metadata
 from models.infer import Prediction, predict_bits
 from models.postprocess import clean
 from models.universal import UniversalModel
+from tasks.lost import Lost
 from tasks.map_cases import map_cases
 from tasks.prefect_task import as_task
+from tasks.progress import CaseProgress
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace, row_dicts
 
@@ -157,10 +159,21 @@ def held_out_cases(workspace: Workspace, cohorts: Sequence[str] | None, trained_
 def evaluate_cases(cases: pd.DataFrame, checkpoint: Path, settings: Settings) -> pd.DataFrame:
     """Return the scores of all cases, one row a case and class (SCORE_COLUMNS)."""
     requests = [CaseRequest(case, checkpoint) for case in row_dicts(cases)]
-    per_case = map_cases(
-        partial(evaluate_case, settings=settings), requests, dask_address=settings.dask_address, what="evaluate"
+    results = map_cases(
+        partial(evaluate_case, settings=settings.for_workers()),
+        requests,
+        settings,
+        CaseProgress("evaluate", len(requests)),
     )
-    return pd.DataFrame([row for rows in per_case for row in rows], columns=list(SCORE_COLUMNS))
+    lost = [item for item in results if isinstance(item, Lost)]
+    if lost:
+        raise RuntimeError(
+            f"{lost[0].case.case['case_id']}: {lost[0].found} ({lost[0].reason}, {lost[0].tries} tries), and "
+            f"{len(lost) - 1} more; a score over the other cases would not be the model's: give workers more memory or "
+            "time, or evaluate without CTFACTORY_DASK_ADDRESS"
+        )
+    rows = [row for rows in results if not isinstance(rows, Lost) for row in rows]
+    return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
 
 
 def class_table(scores: pd.DataFrame) -> pd.DataFrame:

@@ -13,9 +13,12 @@ from catalog.splits import assign_folds
 from datasets_registry.cards import Card, load_card
 from datasets_registry.guards import check_set
 from datasets_registry.layouts import reader_for
+from imaging.errors import BadInput
 from tasks.ingest_case import CaseOutcome, IngestRequest, ingest_case, quarantine
+from tasks.lost import Lost
 from tasks.map_cases import map_cases
 from tasks.prefect_task import as_task
+from tasks.progress import CaseProgress
 from tasks.settings import Settings
 from tasks.workspace import open_workspace
 
@@ -47,7 +50,7 @@ def list_source(
     """
     card = load_card(card_id, variant=variant)
     dataset = cohort or card.id
-    listing = reader_for(card).list_cases(source, card)
+    listing = reader_for(card).list_cases(source.absolute(), card)
     check_set(listing, card)
     retry = retry_command(card, source, settings, cohort=cohort, variant=variant)
     workspace = open_workspace(settings)
@@ -81,11 +84,50 @@ def retry_command(
     return shlex.join(words)
 
 
-def ingest_batch(requests: Sequence[IngestRequest], settings: Settings, what: str = "cases") -> list[CaseOutcome]:
-    """Return what became of each case of a batch, in order."""
-    return map_cases(
-        partial(ingest_case, settings=settings), list(requests), dask_address=settings.dask_address, what=what
+def ingest_batch(
+    requests: Sequence[IngestRequest], settings: Settings, progress: CaseProgress | None = None
+) -> list[CaseOutcome]:
+    """Return what became of each case of a batch, in order; one that ended its Dask workers is in quarantine."""
+    results = map_cases(partial(ingest_case, settings=settings.for_workers()), list(requests), settings, progress)
+    return [_quarantine_lost(item, settings) if isinstance(item, Lost) else item for item in results]
+
+
+def ingest_progress(name: str, cases: int) -> CaseProgress:
+    """Return the counter of an ingest, over all its batches."""
+    return CaseProgress(f"ingest {name}", cases, refused=lambda outcome: outcome.outcome == "quarantined")
+
+
+LOST_EXPECTED = {
+    "worker_lost": "a worker that lives through it",
+    "out_of_memory": "less than a worker's memory",
+    "timeout": "less than the time limit of a case",
+}
+LOST_REMEDY = {
+    "worker_lost": "ingest it without CTFACTORY_DASK_ADDRESS to see the crash",
+    "out_of_memory": "give workers more memory (CTFACTORY_WORKER_MEMORY_GIB, CTFACTORY_WORKERS) and ingest it again",
+    "timeout": "ingest it without CTFACTORY_DASK_ADDRESS to see where it hangs, or raise CTFACTORY_CASE_LIMIT_S",
+}
+
+
+def _quarantine_lost(lost: Lost[IngestRequest], settings: Settings) -> CaseOutcome:
+    """Put a case that ended its workers into quarantine, by name."""
+    files = lost.case.files
+    problem = BadInput(
+        lost.reason,
+        files.where,
+        f"{lost.found}, in the last of {lost.tries} tries",
+        LOST_EXPECTED[lost.reason],
+        LOST_REMEDY[lost.reason],
     )
+    quarantine(
+        open_workspace(settings),
+        files.dataset,
+        files.native_id,
+        problem,
+        retry=lost.case.retry,
+        flow_run_id=lost.case.flow_run_id,
+    )
+    return CaseOutcome(files.where, "quarantined", str(problem))
 
 
 def count_outcomes(outcomes: Sequence[CaseOutcome]) -> dict[str, int]:

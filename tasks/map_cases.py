@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from concurrent.futures import as_completed
+from typing import TYPE_CHECKING, TypeVar
 
-from tasks.progress import report_progress
+from tasks.case_cluster import case_cluster
+from tasks.lost import Lost
+from tasks.progress import CaseProgress
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tasks.dispatch import Dispatcher
 
 Case = TypeVar("Case")
 Result = TypeVar("Result")
 
 
 def map_cases(
-    function: Callable[[Case], Result], cases: Sequence[Case], *, dask_address: str | None = None, what: str = "cases"
-) -> list[Result]:
+    function: Callable[[Case], Result],
+    cases: Sequence[Case],
+    settings: Settings,
+    progress: CaseProgress | None = None,
+) -> list[Result | Lost[Case]]:
     """Return `function(case)` for every case, in order.
 
-    dask_address: None runs a plain loop here; "local" starts a cluster of threads in this process; anything else is
-    the address of a scheduler, whose workers must see the same lake. `function` must record a bad case in its result
-    and not raise for it: an exception here is a fault and ends the batch.
-    """
-    if dask_address is None:
-        results = []
-        for done, case in enumerate(cases):
-            report_progress(what, done, len(cases))
-            results.append(function(case))
-        report_progress(what, len(cases), len(cases))
-        return results
-    from distributed import Client, as_completed  # heavy, and not needed by the plain loop
+    Without `settings.dask_address` this is a plain loop here. With it the cases run on the workers of the block's
+    `case_cluster` (or of one for this call), which must see the same folders; `function` and the cases are pickled.
+    progress: counts these cases among those of a run; None reports them by themselves.
 
-    options = {"processes": False, "dashboard_address": None} if dask_address == "local" else {"address": dask_address}
-    with Client(**options) as client:
-        futures = client.map(function, cases, pure=False)
-        for done, _ in enumerate(as_completed(futures), start=1):
-            report_progress(what, done, len(cases))
-        gathered: list[Result] = client.gather(futures)
-        return gathered
+    `function` must record a bad case in its result and not raise for it: an exception is a fault and ends the batch. A
+    case that ends its worker, each of three times, is a `Lost` in the results instead; in a plain loop it ends all.
+    """
+    progress = progress or CaseProgress("cases", len(cases))
+    with case_cluster(settings) as cluster:
+        if cluster is None:
+            return _loop(function, cases, progress)
+        return _spread(cluster.dispatcher(), function, cases, progress)
+
+
+def _loop(
+    function: Callable[[Case], Result], cases: Sequence[Case], progress: CaseProgress
+) -> list[Result | Lost[Case]]:
+    results: list[Result | Lost[Case]] = []
+    with progress.batch() as finished:
+        for case in cases:
+            results.append(function(case))
+            finished(results[-1], ())
+    return results
+
+
+def _spread(
+    dispatcher: Dispatcher, function: Callable[[Case], Result], cases: Sequence[Case], progress: CaseProgress
+) -> list[Result | Lost[Case]]:
+    futures = [dispatcher.submit(function, case) for case in cases]
+    try:
+        with progress.batch() as finished:
+            for future in as_completed(futures):
+                finished(future.result(), dispatcher.lost_workers)
+    finally:
+        for future in futures:
+            future.cancel()  # those that have not begun, where another one's fault ends the batch
+    return [future.result() for future in futures]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+from tasks.lost import Lost
 
 Listener = Callable[[str, int, int, str], None]
 """Called with (what, done, total, note)."""
@@ -26,6 +31,75 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+class CaseProgress:
+    """Counts the cases of a run over all its batches, and reports them with rate, time left and what went wrong.
+
+    total: cases of the run. refused: whether a result counts as refused; a case without one (`Lost`) always does. May
+    be called from several threads.
+    """
+
+    RECENT = 100
+    """Cases whose finishing times give the rate, so that it is the present one."""
+
+    def __init__(self, what: str, total: int, refused: Callable[[Any], bool] = lambda _: False) -> None:
+        self.what = what
+        self._total = total
+        self._is_refused = refused
+        self._done = self._refused = 0
+        self._lost: Sequence[str] = ()
+        self._finished = deque([time.monotonic()], maxlen=self.RECENT)
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def batch(self) -> Iterator[Callable[[Any, Sequence[str]], None]]:
+        """Give what to call with each result, and the workers lost so far; a batch that fails counts for nothing."""
+        counted: list[bool] = []
+        self.report()
+
+        def finished(result: Any, lost_workers: Sequence[str]) -> None:
+            counted.append(isinstance(result, Lost) or self._is_refused(result))
+            self._count(1, counted[-1], lost_workers)
+
+        try:
+            yield finished
+        except BaseException:
+            self._count(-len(counted), -sum(counted), self._lost)
+            raise
+
+    def _count(self, done: int, refused: int, lost_workers: Sequence[str]) -> None:
+        with self._lock:
+            self._done += done
+            self._refused += refused
+            self._lost = tuple(lost_workers)
+            if done > 0:
+                self._finished.append(time.monotonic())
+            self.report()
+
+    def report(self) -> None:
+        """Tell every listener how far the run is."""
+        with self._lock:
+            report_progress(self.what, self._done, self._total, self._note())
+
+    def _note(self) -> str:
+        passed = self._finished[-1] - self._finished[0]
+        rate = (len(self._finished) - 1) / passed if passed > 0 else 0.0
+        left = self._total - self._done
+        parts = [
+            f"{60 * rate:.3g} cases/min" if rate else "",
+            f"{_duration(left / rate)} left" if rate and left else "",
+            f"{self._refused} refused" if self._refused else "",
+            f"lost {_workers(self._lost)}" if self._lost else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def _workers(addresses: Sequence[str]) -> str:
+    """Name the workers lost last, and count the others."""
+    named = ", ".join(address.rpartition("/")[2] for address in addresses[-2:])
+    more = f" and {len(addresses) - 2} more" if len(addresses) > 2 else ""
+    return f"worker{'s' if len(addresses) > 1 else ''} {named}{more}"
 
 
 class ByteProgress:

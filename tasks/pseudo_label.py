@@ -19,8 +19,10 @@ from models.infer import Prediction
 from tasks.case_rows import label_rows
 from tasks.evaluate import predict_case, trained_classes
 from tasks.export import export_case
+from tasks.lost import Lost
 from tasks.map_cases import map_cases
 from tasks.prefect_task import as_task
+from tasks.progress import CaseProgress
 from tasks.registry import ModelVersion, fetch_checkpoint
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace, row_dicts
@@ -178,13 +180,23 @@ def plan_cohort(
     ]
 
 
-def pseudo_label_batch(requests: Sequence[PseudoLabelRequest], settings: Settings) -> list[PseudoLabelOutcome]:
+def pseudo_label_batch(
+    requests: Sequence[PseudoLabelRequest], settings: Settings, progress: CaseProgress | None = None
+) -> list[PseudoLabelOutcome]:
     """Return what became of each case, in order."""
-    return map_cases(
-        partial(pseudo_label_case, settings=settings),
-        list(requests),
-        dask_address=settings.dask_address,
-        what="pseudo-label",
+    results = map_cases(partial(pseudo_label_case, settings=settings.for_workers()), list(requests), settings, progress)
+    return [_failed(item) if isinstance(item, Lost) else item for item in results]
+
+
+def pseudo_label_progress(cases: int) -> CaseProgress:
+    """Return the counter of a cohort, over all its batches."""
+    return CaseProgress("pseudo-label", cases, refused=lambda outcome: outcome.outcome == "failed")
+
+
+def _failed(lost: Lost[PseudoLabelRequest]) -> PseudoLabelOutcome:
+    case_id = str(lost.case.case["case_id"])
+    return PseudoLabelOutcome(
+        case_id, "failed", message=f"{lost.reason}: {lost.found}, in the last of {lost.tries} tries"
     )
 
 

@@ -37,8 +37,21 @@ class Settings(BaseSettings):
     )
     dask_address: str | None = Field(
         None,
-        description="Dask scheduler (tcp://host:8786) that runs the cases of a batch; `local` starts one in this "
-        "process; empty runs a plain loop.",
+        description="Where the cases of a batch run: `local` starts worker processes on this machine, tcp://host:8786 "
+        "names a running Dask scheduler, whose workers have one thread each and see the same folders; empty runs a "
+        "plain loop in this process.",
+    )
+    workers: PositiveInt | None = Field(
+        None, description="Worker processes of `local`; default one a core, while each has 4 GiB of memory."
+    )
+    worker_memory_gib: PositiveFloat | None = Field(
+        None,
+        description="Memory in GiB at which a worker of `local` is ended and its case tried again; default an equal "
+        "share of the machine's.",
+    )
+    case_limit_s: PositiveFloat = Field(
+        3600.0,
+        description="Seconds after which a Dask worker still busy with one case is ended, and the case tried again.",
     )
     batch_cases: PositiveInt = Field(64, description="Cases in one Prefect task.")
 
@@ -156,6 +169,12 @@ class Settings(BaseSettings):
     def mlflow_uri(self) -> str:
         """Tracking and registry URI of MLflow."""
         return self.mlflow_tracking_uri or f"sqlite:///{(self.workspace / 'mlflow' / 'mlflow.db').absolute()}"
+
+    def for_workers(self) -> Settings:
+        """Return what workers are sent: no secrets, and places that do not depend on their working folder."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        places = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
+        return self.model_copy(update={**places, "synapse_token": None, "archive_passwords": {}})
 
     def torch_device(self) -> str:
         """Return `cuda` or `cpu`; `auto` takes a GPU where there is one."""

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalog.files import LocalFiles
 from catalog.lake import Lake
-from catalog.manifest import build_manifest
+from catalog.seals import wrong_in
 from catalog.tables import Tables
 from catalog.verify import verify
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_sound_lake_has_no_damage(ingested: Any, lake: Lake, tables: Tables, label: Any, label_row: Any) -> None:
@@ -79,15 +72,13 @@ def test_samples_read_their_share_and_other_seeds_other_files(
 ) -> None:
     for number in range(4):
         ingested(native_id=f"case_{number}", seed=number)
-    read: list[str] = []
-    sha256 = LocalFiles.sha256
+    read: list[Path] = []
 
-    def noted(files: LocalFiles, name: str) -> str:
-        if "/c/" in name:
-            read.append(name)
-        return sha256(files, name)
+    def noted(path: Path, checksums: Any) -> str | None:
+        read.append(path)
+        return wrong_in(path, checksums)
 
-    monkeypatch.setattr(LocalFiles, "sha256", noted)
+    monkeypatch.setattr("catalog.verify.wrong_in", noted)
     shards = 4 * 6
     for sample, expected in ((0.0, 0), (1.0, shards)):
         read.clear()
@@ -122,49 +113,3 @@ def test_any_damage_to_the_list_of_labels_is_found(ingested: Any, lake: Lake, ta
     if fault == "deleted":
         path.unlink()
     assert [damage.file for damage in verify(tables, lake)] == [f"{row['path']}/labels/zarr.json"]
-
-
-INGEST = """
-import sys
-sys.path[:0] = [{root!r}, {tests!r}]
-from pathlib import Path
-from conftest import GEOMETRY, make_case_row, make_label, make_label_row, make_scan
-from catalog.files import LocalFiles
-from catalog.lake import Lake
-from catalog.tables import Tables
-
-lake, tables = Lake(sys.argv[1]), Tables(sys.argv[1])
-print("ready", flush=True)
-for number in range(8):
-    name = f"case_{{number}}"
-    row = make_case_row("kits", name)
-    if tables.has(row["case_id"], row["ingest_key"]):
-        continue
-    labels = {{"human": make_label(number)}}
-    stored = lake.write_case("kits", name, row["ingest_key"], make_scan(number), GEOMETRY, labels)
-    row = make_case_row("kits", name, stored)
-    manifest = stored.annotation_manifest("human").to_json()
-    tables.commit_case(row, [make_label_row(row, c, manifest=manifest) for c in ("liver", "spleen")])
-"""
-
-
-def test_an_ingest_killed_again_and_again_ends_like_a_clean_one(tmp_path: Path) -> None:
-    script = tmp_path / "ingest.py"
-    script.write_text(INGEST.format(root=str(ROOT), tests=str(Path(__file__).parent)))
-    clean, crashed = tmp_path / "clean", tmp_path / "crashed"
-    subprocess.run([sys.executable, script, clean], check=True, timeout=120)
-    moments = random.Random(1)
-    for _ in range(4):
-        process = subprocess.Popen([sys.executable, script, crashed], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(moments.uniform(0.0, 0.5))
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        assert verify(Tables(crashed), Lake(crashed), read_data=True) == []
-    subprocess.run([sys.executable, script, crashed], check=True, timeout=120)
-    assert build_manifest(crashed / "volumes").to_json() == build_manifest(clean / "volumes").to_json()
-    for read in (Tables.cases, Tables.labels):
-        ours, theirs = read(Tables(crashed)), read(Tables(clean))
-        assert ours.drop(columns="committed_at").equals(theirs.drop(columns="committed_at"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import pickle
@@ -112,12 +113,14 @@ def test_a_failing_write_leaves_nothing_visible_and_names_the_place(
     lake: Lake, scan: Any, label: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise RuntimeError("No space left on device (os error 28)")  # as zarrs does
 
     monkeypatch.setattr(publish, "sync_tree", full_disk)
-    with pytest.raises(OSError, match="No space left") as caught:
+    with pytest.raises(OSError, match="nothing half-written") as caught:
         write(lake, scan, label)
-    assert "nothing became visible" in caught.value.__notes__[0]
+    assert caught.value.errno == errno.ENOSPC
+    assert f"{lake.root / HOME}: No space left" in str(caught.value)
+    assert f"while writing {5 * 37 * 66 * (2 + 4)} bytes to a disk with" in str(caught.value)
     assert not (lake.root / PATH).exists()
     assert not list((lake.root / HOME).glob(".*"))
     monkeypatch.undo()
