@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 
 TEXT, INT, LONG, REAL, FLAG = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
@@ -50,7 +50,12 @@ CASES: dict[str, Column] = {
         "voxels, as `Tables.cases()` shows it: joined by the table `twins`",
     ),
     "fingerprint": _maybe(TEXT, "base64", "figures of every slice (imaging/fingerprint.py); null: too few show a body"),
-    "fold": _maybe(INT, "", "0-4; null for a scan that never enters training"),
+    "fold": _maybe(
+        INT,
+        "",
+        "0-4: cross-validation, 5: test; null for a scan that never enters training or was not dealt yet; as "
+        "`Tables.cases()` shows it: from the table `splits`; as written: null, up to schema 3 0-4 with 0 for the test",
+    ),
     "role": Column(TEXT, "", "train or external"),
     "path": Column(TEXT, "", "folder of the case, relative to the lake's root"),
     "shape_x": Column(INT, "voxel", "lake grid, towards Right"),
@@ -149,12 +154,20 @@ TWINS: dict[str, Column] = {
     **_FILLED,
 }
 
+SPLITS: dict[str, Column] = {
+    "case_id": Column(TEXT, "", "the case that was dealt; once, for good"),
+    "split_group": Column(TEXT, "", "its split group then, as `Tables.cases()` showed it"),
+    "fold": Column(INT, "", "0-4: cross-validation, 5: test"),
+    **_FILLED,
+}
+
 TABLES: dict[str, dict[str, Column]] = {
     "cases": CASES,
     "labels": LABELS,
     "quarantine": QUARANTINE,
     "runs": RUNS,
     "twins": TWINS,
+    "splits": SPLITS,
 }
 FILLED_IN = ("committed_at", "schema_version", "revision")
 

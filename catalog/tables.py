@@ -1,4 +1,4 @@
-"""`Tables`: cases, labels, twins, quarantine and runs. A case exists when its row does."""
+"""`Tables`: cases, labels, twins, splits, quarantine and runs. A case exists when its row does."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from catalog import schema
 from catalog.delta import AppendTable, Earlier, token
 from catalog.errors import CommitRefused
 from catalog.location import Location
+from catalog.splits import settled_folds
 from catalog.twins import joined_groups
 
 Row = dict[str, Any]
@@ -38,7 +39,7 @@ def _same_name(one: int, other: int) -> bool:
 
 
 class Tables:
-    """The place `<root>/tables`: five Delta tables, created on first use, shared by any number of writers.
+    """The place `<root>/tables`: six Delta tables, created on first use, shared by any number of writers.
 
     root: where the lake lies, the same as for `Lake`: a folder, or a URL such as `s3://bucket/prefix`, whose
     credentials, region and endpoint are taken from the environment. now: the clock, for tests.
@@ -140,6 +141,15 @@ class Tables:
 
         return len(self._tables["twins"].append(dict.fromkeys(keyed, 1), build)) if keyed else 0
 
+    def deal_folds(self, rows: Sequence[Row]) -> int:
+        """Record the folds of cases (`schema.SPLITS`); return how many had none. A case dealt once keeps its fold."""
+        keyed = {f"splits:{row['case_id']}": row for row in rows}
+
+        def build(_: DeltaTable, fresh: Earlier) -> pa.Table:
+            return schema.arrow_rows("splits", [self._filled(keyed[key]) for key in fresh])
+
+        return len(self._tables["splits"].append(dict.fromkeys(keyed, 1), build)) if keyed else 0
+
     def record_run(self, row: Row) -> bool:
         """Record a run, or what became of it (`schema.RUNS`); False where exactly this was recorded last."""
         schema.check_row("runs", row)
@@ -214,7 +224,8 @@ class Tables:
 
         dataset, role, fold, case_ids: keep only those. at_versions: as `versions()` returned them earlier.
         history: superseded versions too. Groups linked as twins show the smallest of their names, and all scans of a
-        group the fold of its first; an `at_versions` from before there was a table `twins` sees the links of today.
+        group one fold (`splits.settled_folds`); an `at_versions` from before there was a table `twins` or `splits`
+        sees that of today.
         """
         table = self._tables["cases"]
         version = (at_versions or {}).get("cases", table.version())
@@ -226,12 +237,15 @@ class Tables:
             table.read(version, columns=[name for name in schema.CASES if name != "fingerprint"], where=where)
         )
         # Folds and revisions are settled over the whole table (few narrow columns), whatever is asked for.
-        narrow = ["case_id", "revision", "split_group", "fold", "role", "committed_at"]
+        narrow = ["case_id", "revision", "split_group", "fold", "role", "committed_at", "schema_version"]
         keys = rows[narrow] if where is None else _frame(table.read(version, columns=narrow))
         joined = self._joined((at_versions or {}).get("twins"))
+        dealt = _frame(self._tables["splits"].read((at_versions or {}).get("splits")))
         for frame in (rows, keys):
             frame["split_group"] = frame["split_group"].map(lambda group: joined.get(group, group))
-        rows["fold"] = rows["split_group"].map(_group_folds(keys)).where(rows["role"] == "train").astype("Int32")
+        rows["fold"] = (
+            rows["split_group"].map(settled_folds(keys, dealt, joined)).where(rows["role"] == "train").astype("Int32")
+        )
         if not history:
             newest = keys.groupby("case_id")["revision"].max()
             rows = rows[rows["revision"] == rows["case_id"].map(newest)]
@@ -342,10 +356,3 @@ def _frame(table: pa.Table) -> pd.DataFrame:
         if field.nullable and pa.types.is_integer(field.type):
             frame[field.name] = frame[field.name].astype("Int64" if field.type == pa.int64() else "Int32")
     return frame
-
-
-def _group_folds(keys: pd.DataFrame) -> pd.Series:
-    """Return the fold of each split group: that of its first committed training scan."""
-    training = keys[(keys["role"] == "train") & keys["fold"].notna()]
-    first = training.sort_values(["committed_at", "case_id", "revision"]).drop_duplicates("split_group")
-    return first.set_index("split_group")["fold"]

@@ -19,6 +19,7 @@ from catalog import delta, schema
 from catalog.delta import token
 from catalog.errors import CommitRefused
 from catalog.keys import ingest_key
+from catalog.schema import SCHEMA_VERSION
 from catalog.tables import Tables
 
 OTHER_KEY = ingest_key("raw", "another card", "1", (0.8, 1.5, 2.5))
@@ -37,13 +38,18 @@ def test_empty_tables_answer_with_empty_frames_of_all_columns(tables: Tables) ->
     assert tables.quarantined().empty
     assert tables.runs().empty
     assert not tables.has("kits/case_1", OTHER_KEY)
-    assert tables.versions() == {"cases": 0, "labels": 0, "quarantine": 0, "runs": 0, "twins": 0}
+    assert tables.versions() == {"cases": 0, "labels": 0, "quarantine": 0, "runs": 0, "twins": 0, "splits": 0}
 
 
 def test_a_case_is_visible_with_its_labels(tables: Tables, case_row: Any, label_row: Any) -> None:
     assert commit(tables, case_row, label_row)
     row = tables.cases().iloc[0]
-    assert (row["case_id"], row["shape_z"], row["revision"], row["schema_version"]) == ("kits/case_1", 66, 1, 2)
+    assert (row["case_id"], row["shape_z"], row["revision"], row["schema_version"]) == (
+        "kits/case_1",
+        66,
+        1,
+        SCHEMA_VERSION,
+    )
     assert list(row["spacing_mm"]) == [0.8, 1.5, 2.5]
     assert row["committed_at"] == pd.Timestamp(datetime(2026, 1, 1, tzinfo=UTC)) + pd.Timedelta(4, "s")
     labels = tables.labels()
