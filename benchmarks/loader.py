@@ -21,7 +21,7 @@ from benchmarks.volumes import made_bits, made_scan
 from catalog.lake import Lake
 from datasets_registry.taxonomy import all_classes
 from imaging.bits import get_channel
-from models.loader import open_batches
+from models.loader import AHEAD, open_batches
 from models.plan import Int3, TrainCase
 from models.sampling import PatchSampler
 from models.settings import ModelSettings, TrainSettings
@@ -72,9 +72,9 @@ def _run(sampler: PatchSampler, readers: int) -> tuple[float, float, float]:
             next(batches)
         workers = [worker for server in psutil.Process().children() for worker in server.children()]
         wall, own, theirs = time.perf_counter(), time.process_time(), _cpu(workers)
-        for _ in range(BATCHES - 2 * readers - 1):  # while none has reached its end
+        taken = BATCHES - AHEAD * readers - 1  # while no reader has come to its end
+        for _ in range(taken):
             next(batches)
-        taken = BATCHES - 2 * readers - 1
         return (
             (time.perf_counter() - wall) / taken,
             (_cpu(workers) - theirs) / taken,
@@ -83,7 +83,7 @@ def _run(sampler: PatchSampler, readers: int) -> tuple[float, float, float]:
 
 
 def _cpu(workers: list[psutil.Process]) -> float:
-    return sum(times.user + times.system for times in (worker.cpu_times() for worker in workers))
+    return float(sum(times.user + times.system for times in (worker.cpu_times() for worker in workers)))
 
 
 def _source(folder: Path) -> LakeSource:

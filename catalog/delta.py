@@ -1,32 +1,34 @@
-"""One Delta table that is only appended to, each key's rows at most once, however often and by whomever it is tried.
+"""One Delta table that is only appended to, each row at most once, however often and by whomever it is tried.
 
-Every append carries, per key, an application transaction (Delta protocol, "Transaction Identifiers"): the log of one
-version says which content of which key is in, and two commits that bring the same key conflict by protocol.
+A writer looks up what the table's newest version holds under the names it brings, and appends what is not there. Its
+commit carries an application transaction (Delta protocol, "Transaction Identifiers") for each slot that these names
+fall into: if another writer committed to one of the slots in between, the commit conflicts by protocol, and the look is
+repeated. The slots are few and fixed, so the log does not grow with the names.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.fs as fs
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
 
+from catalog.columns import ParquetColumns, Where, plain
 from catalog.errors import CommitRefused
 from catalog.location import Location
 from catalog.log_sync import LOG, sync_version
+from catalog.migration import PROPERTY, bring_forward, refuse_newer
 from catalog.publish import make_folder
+from catalog.schema import SCHEMA_VERSION
 from catalog.writing import naming_the_write
 
 ATTEMPTS = 50
@@ -34,6 +36,15 @@ ATTEMPTS = 50
 
 COMPACT_EVERY = 100
 """Versions after which the writer of the last one joins small files, so that reading stays fast over long ingests."""
+
+SLOTS = 256
+"""Names that fall into one slot wait for each other: enough for eight writers of single cases to seldom meet."""
+
+WRITTEN = WriterProperties(compression="ZSTD", max_row_group_size=16_384)
+"""Row groups of 16,384 rows: the manifests of one fit a Parquet dictionary, and one case is read without the others."""
+
+VERSIONS_KEPT = 16
+"""Versions whose list of files is kept in memory."""
 
 CONFIGURATION = {
     "delta.appendOnly": "true",
@@ -47,54 +58,45 @@ CONFIGURATION = {
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
-Earlier = Mapping[str, int | None]
-"""Keys about to be written, with the token committed for them earlier (None: never)."""
-
-Rows = Callable[[DeltaTable, Earlier], pa.Table]
+Build = Callable[[list[dict[str, Any]]], pa.Table]
+"""Given the rows that the table holds under the names to be written, returns the rows to append (or none)."""
 
 
-def token(*parts: str) -> int:
-    """Return 62 bits of a hash of `parts`: the transaction version that stands for a content."""
-    digest = hashlib.sha256("\0".join(parts).encode()).digest()
-    return int.from_bytes(digest[:8]) >> 2
+def slot(name: str) -> str:
+    """Return the transaction that stands for a name, among `SLOTS` of them."""
+    return f"slot-{zlib.crc32(name.encode()) % SLOTS}"
 
 
 def _worded_as_stored(rows: pa.Table, table: DeltaTable) -> pa.Table:
-    """Return the rows with unit and meaning as stored: Delta refuses a column described in other words."""
-    stored = {field.name: field for field in pa.schema(table.schema().to_arrow())}
-    fields = [
-        field.with_metadata(stored[field.name].metadata if field.name in stored else field.metadata)
-        for field in rows.schema
-    ]
-    return pa.Table.from_arrays(rows.columns, schema=pa.schema(fields))
+    """Return the rows with unit, meaning and optionality as stored: Delta refuses a column described otherwise."""
+    stored = pa.schema(table.schema().to_arrow())
+    return pa.Table.from_arrays(rows.columns, schema=pa.schema([stored.field(name) for name in rows.column_names]))
 
 
 class AppendTable:
     """A Delta table at `place`, created on first use. Safe to share between threads; processes each open their own.
 
-    In an object store a commit is one conditional put of a log file, which two writers cannot both win.
+    named_by: the column by whose values rows are looked up before an append; rows that supersede each other or must
+    not be doubled have the same value there. In an object store a commit is one conditional put of a log file, which
+    two writers cannot both win.
     """
 
-    def __init__(self, place: Location, schema: pa.Schema) -> None:
+    def __init__(self, place: Location, schema: pa.Schema, named_by: str) -> None:
         self.place = place
         self.schema = schema
+        self.named_by = named_by
+        self._columns = ParquetColumns(place, schema)
+        self._files: OrderedDict[int, list[str]] = OrderedDict()
         self._table: DeltaTable | None = None
         self._lock = threading.RLock()
 
-    def __reduce__(self) -> tuple[type[AppendTable], tuple[Location, pa.Schema]]:
-        return (AppendTable, (self.place, self.schema))
+    def __reduce__(self) -> tuple[type[AppendTable], tuple[Location, pa.Schema, str]]:
+        return (AppendTable, (self.place, self.schema, self.named_by))
 
     @property
     def name(self) -> str:
         """The name of the table, for messages."""
         return self.place.url.rpartition("/")[2]
-
-    @cached_property
-    def _files(self) -> fs.FileSystem:
-        """Where the files of the table lie side by side."""
-        if self.place.is_local:
-            return fs.SubTreeFileSystem(str(self.place.folder), fs.LocalFileSystem())
-        return fs.PyFileSystem(DeltaStorageHandler(self.place.url))
 
     def _open(self) -> DeltaTable:
         try:
@@ -114,7 +116,13 @@ class AppendTable:
         if self.place.is_local:
             make_folder(self.place.folder / LOG)
         try:
-            made = DeltaTable.create(self.place.url, self.schema, mode="ignore", configuration=CONFIGURATION)
+            made = DeltaTable.create(
+                self.place.url,
+                self.schema,
+                mode="ignore",
+                configuration={**CONFIGURATION, PROPERTY: str(SCHEMA_VERSION)},
+                raise_if_key_not_exists=False,
+            )
             self._force(made)
             return made
         except DeltaError:
@@ -132,6 +140,7 @@ class AppendTable:
                 self._table = self._open()
             else:
                 self._table.update_incremental()
+            refuse_newer(self._table)
             return self._table
 
     def at(self, version: int | None) -> DeltaTable:
@@ -148,27 +157,34 @@ class AppendTable:
                 "take versions from a run's record"
             ) from error
 
-    def read(self, version: int | None = None, columns: list[str] | None = None, where: Any = None) -> pa.Table:
-        """Return rows as Arrow, in no stated order. where: a pyarrow.dataset expression."""
-        with self._lock:
-            files = self.files_of(self.at(version))
-        return self.rows_of(files, columns, where)
+    def read(
+        self,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        where: Where | None = None,
+        *,
+        coded: bool = False,
+    ) -> pa.Table:
+        """Return rows as Arrow, in no stated order; columns that older files lack are null.
 
-    def files_of(self, table: DeltaTable) -> list[str]:
-        """Return the names of the files that make up one version of this table."""
-        # deltalake gives URLs with quoted characters; the files of an unpartitioned table lie side by side.
-        return [uri.rsplit("/", 1)[-1] for uri in table.file_uris()]
-
-    def rows_of(self, files: list[str], columns: list[str] | None = None, where: Any = None) -> pa.Table:
-        """Return the rows in `files` as Arrow; columns that older files lack are null.
-
-        Read as they are, which for many small files is several times faster than deltalake's own dataset. Sound
-        because these tables are only appended to: no partitions, no deletion vectors, no renamed columns.
+        where: column -> the value, or the collection of values, of the rows to keep. coded: text as dictionaries.
+        Files are read as they are, which is sound because these tables are only appended to: no partitions, no
+        deletion vectors, no renamed columns.
         """
-        if not files:
-            return self.schema.empty_table().select(columns or self.schema.names)
-        files_here = ds.dataset(files, schema=self.schema, format="parquet", filesystem=self._files)
-        return files_here.to_table(columns=columns, filter=where)
+        with self._lock:
+            files = self._files_of(self.at(version))
+        rows = self._columns.rows(files, self.schema.names if columns is None else columns, where or {})
+        return rows if coded else plain(rows)
+
+    def _files_of(self, table: DeltaTable) -> list[str]:
+        """Return the names of the files that make up one version of this table."""
+        version = table.version()
+        if version not in self._files:
+            # deltalake gives URLs with quoted characters; the files of an unpartitioned table lie side by side.
+            self._files[version] = [uri.rsplit("/", 1)[-1] for uri in table.file_uris()]
+            if len(self._files) > VERSIONS_KEPT:
+                self._files.popitem(last=False)
+        return self._files[version]
 
     def version(self) -> int:
         """Return the number of the newest committed version."""
@@ -192,40 +208,37 @@ class AppendTable:
             for entry in entries
         ]
 
-    def committed(self, keys: Iterable[str]) -> dict[str, int]:
-        """Return the token last committed for each of `keys` that has one."""
-        with self._lock:
-            return _tokens(self.latest(), keys)
+    def append(self, names: Collection[str], build: Build, columns: Sequence[str]) -> pa.Table:
+        """Append what `build` returns, in one commit, and return it; no commit where that is no row.
 
-    def append(self, tokens: Mapping[str, int], rows: Rows) -> list[str]:
-        """Append rows for the keys whose token is not the committed one, in one commit; return those keys.
-
-        tokens: key -> token of what is to be in. rows: given the table version to be built upon and the keys to be
-        written (each with its earlier token), returns their rows; called again when another writer came first.
-        CommitRefused when that goes on, WriteFailed where the disk refuses.
+        names: values of the column `named_by` in the rows to be written. build: is given the rows that the newest
+        version holds under these names (`columns` of them, text as text) and called again when another writer of such
+        a name came first. CommitRefused when that goes on, WriteFailed where the disk refuses.
         """
+        slots = sorted({slot(name) for name in names})
         for attempt in range(ATTEMPTS):
             with self._lock:
                 table = self.latest()
-                there = _tokens(table, tokens)
-                fresh = {key: there.get(key) for key, value in tokens.items() if there.get(key) != value}
-                if not fresh:
-                    return []
-                transactions = [Transaction(key, tokens[key]) for key in fresh]
-                data = _worded_as_stored(rows(table, fresh), table)
                 try:
-                    with naming_the_write(self.place.url, data.nbytes):
+                    self._bring_forward(table)  # before the look, which must be at the version built upon
+                    found = self._columns.rows(self._files_of(table), columns, {self.named_by: names})
+                    rows = build(plain(found).to_pylist())
+                    if rows.num_rows == 0:
+                        return rows
+                    with naming_the_write(self.place.url, rows.nbytes):
                         write_deltalake(
                             table,
-                            data,
+                            _worded_as_stored(rows, table),
                             mode="append",
-                            schema_mode="merge",  # a column added since the table was made; older rows read as null
-                            commit_properties=CommitProperties(app_transactions=transactions),
+                            writer_properties=WRITTEN,
+                            commit_properties=CommitProperties(
+                                app_transactions=[Transaction(one, table.version() + 1) for one in slots]
+                            ),
                         )
                         self._force(table)
                     if table.version() % COMPACT_EVERY == 0:
                         self._compact_quietly()
-                    return list(fresh)
+                    return rows
                 except CommitFailedError as error:
                     self._table, last = None, error
             time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
@@ -233,30 +246,43 @@ class AppendTable:
             f"table {self.name}: {ATTEMPTS} commits lost against other writers ({last}); try again later"
         )
 
-    def _force(self, table: DeltaTable) -> None:
-        """Force the version that `table` is at to the disk, where it lies on one."""
+    def _force(self, table: DeltaTable, after: int | None = None) -> None:
+        """Force the version that `table` is at to the disk, where it lies on one; or all versions after `after`."""
         if self.place.is_local:
-            sync_version(self.place.folder, table.version())
+            for version in range(table.version() if after is None else after + 1, table.version() + 1):
+                sync_version(self.place.folder, version)
+
+    def _bring_forward(self, table: DeltaTable) -> list[str]:
+        before = table.version()
+        with naming_the_write(self.place.url, 0):
+            lacking = bring_forward(table, self.schema)
+            self._force(table, after=before)
+        return lacking
+
+    def migrate(self) -> list[str]:
+        """Bring the table to the schema version of this code, as the first append does; return the columns added."""
+        for _ in range(ATTEMPTS):
+            with self._lock:
+                try:
+                    return self._bring_forward(self.latest())
+                except CommitFailedError as error:
+                    self._table, last = None, error
+        raise CommitRefused(f"table {self.name}: {ATTEMPTS} migrations lost against other writers ({last}); try again")
 
     def _compact_quietly(self) -> None:
         try:
             self.compact()
-        except DeltaError:
+        except (DeltaError, OSError):
             # The rows are committed; joining files is for speed only and the next round does it again.
             self._table = None
 
     def compact(self) -> int:
         """Join small files into large ones and return how many were joined; no row, no old version changes."""
         with self._lock:
-            metrics = self.latest().optimize.compact()
-            self.latest().create_checkpoint()
-            self._force(self.latest())
+            table = self.latest()
+            metrics = table.optimize.compact(writer_properties=WRITTEN)
+            self._force(table)
         return int(metrics["numFilesRemoved"])
-
-
-def _tokens(table: DeltaTable, keys: Iterable[str]) -> dict[str, int]:
-    found = {key: table.transaction_version(key) for key in keys}
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def _in_one_line(error: Exception) -> str:

@@ -27,16 +27,16 @@ class LakeUnreachable(ConnectionError):
     """The object store of a lake does not answer, or refuses: nothing is known of the data, least of all damage."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(url, reason)
+        super().__init__(
+            f"{url}: {reason}; check that the bucket exists, that AWS_ENDPOINT_URL, AWS_REGION and the credentials "
+            "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; for gs:// and az:// those of their tools) are set for this "
+            "process, and that they may list, read, write and delete there"
+        )
         self.url = url
         self.reason = reason
 
-    def __str__(self) -> str:
-        return (
-            f"{self.url}: {self.reason}; check that the bucket exists, that AWS_ENDPOINT_URL, AWS_REGION and the "
-            "credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; for gs:// and az:// those of their tools) are set "
-            "for this process, and that they may list, read, write and delete there"
-        )
+    def __reduce__(self) -> tuple[type[LakeUnreachable], tuple[str, str]]:
+        return (LakeUnreachable, (self.url, self.reason))  # an OSError would be made of its arguments
 
 
 class WriteFailed(OSError):

@@ -139,7 +139,7 @@ def open_stored(
     local shard holds is compared chunk by chunk as it is read; one in an object store is compared here, by the SHA-256
     that the store keeps with it or, where it keeps none, of all its bytes.
     """
-    for damage in find_damage(case_id, files, case_path, manifest, read=lambda _: False):
+    for damage in find_damage(case_id, files, case_path, manifest, read_data=False):
         raise damage
     path = f"{case_path}/{array_path}"
     try:

@@ -196,7 +196,7 @@ class _Thing:
             sound = (
                 earlier is not None
                 and earlier.content == self.content
-                and not find_damage("", files, self.case_path, earlier.manifest, read=lambda _: files.is_local)
+                and not find_damage("", files, self.case_path, earlier.manifest, read_data=files.is_local)
             )
             if earlier is not None and sound and files.is_local:
                 files.update(self.note, lambda _: earlier.text())

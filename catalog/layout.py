@@ -26,6 +26,7 @@ from zarr.storage import ObjectStore
 
 from catalog import seals, shards
 from catalog.location import Location
+from catalog.shard_order import put_in_c_order
 
 CHUNK = 32
 """Voxels along each side of a chunk."""
@@ -148,6 +149,9 @@ def write_array(folder: Path, array: NDArray[Any], fill: int, axes: tuple[str, .
         zarr_format=3,
     )
     shards.write_region(target, (0,) * array.ndim, np.ascontiguousarray(array))
+    if codec_pipeline() != ZARRS:
+        count = int(np.prod(seals.chunk_counts(target)))
+        put_in_c_order(folder.joinpath("c", *["0"] * array.ndim), count)
     seals.note_checksums(target, folder)
 
 

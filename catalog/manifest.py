@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,13 +74,11 @@ def build_manifest(folder: Path, prefix: str = "", leave_out: tuple[str, ...] = 
     return Manifest(files)
 
 
-def find_damage(
-    case_id: str, files: Files, case_path: str, manifest: Manifest, read: Callable[[str], bool]
-) -> list[LakeDamage]:
+def find_damage(case_id: str, files: Files, case_path: str, manifest: Manifest, read_data: bool) -> list[LakeDamage]:
     """Return what differs between `manifest` and the files of the case at `case_path`; an empty list is a sound case.
 
-    read: given a file's path, whether its SHA-256 is compared too, which reads all of it. Lengths always are, and the
-    SHA-256 of the small `zarr.json` files.
+    read_data: also compare the SHA-256 of arrays; without it, lengths of all files and the SHA-256 of the small
+    `zarr.json` ones are compared.
     """
     damages = []
     sizes = files.sizes([f"{case_path}/{relative}" for relative in manifest.files])
@@ -94,7 +92,7 @@ def find_damage(
                 raise FileNotFoundError
             if size != entry.size:
                 damages.append(LakeDamage(case_id, name, f"{size} bytes", f"{entry.size} bytes"))
-            elif (name.endswith(f"/{METADATA_NAME}") or read(name)) and (found := files.sha256(name)) != entry.sha256:
+            elif (name.endswith(f"/{METADATA_NAME}") or read_data) and (found := files.sha256(name)) != entry.sha256:
                 damages.append(LakeDamage(case_id, name, f"SHA-256 {found}", f"SHA-256 {entry.sha256}"))
         except FileNotFoundError:
             damages.append(LakeDamage(case_id, name, "no file", f"{entry.size} bytes"))

@@ -7,8 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from catalog.columns import coded
+from catalog.table_reads import frame_of
 from catalog.tables import Tables
 from datasets_registry.taxonomy import class_info, class_names
 
@@ -26,7 +32,10 @@ def status(tables: Tables) -> dict[str, Any]:
     labels = tables.labels(columns=["class_name", "state"])
     refused = tables.quarantined()
     return {
-        "cases": {str(name): int(n) for name, n in tables.cases()["dataset"].value_counts().sort_index().items()},
+        "cases": {
+            str(name): int(n)
+            for name, n in tables.cases(columns=["dataset"])["dataset"].value_counts().sort_index().items()
+        },
         "labels": _nested_counts(labels, "class_name", "state"),
         "quarantine": _nested_counts(refused, "dataset", "code"),
         "versions": tables.versions(),
@@ -57,21 +66,30 @@ def coverages(tables: Tables, state: str | None = None, at_versions: Versions = 
     """Return the matrix of `coverage` for each of `VALUES`, from one look at the tables."""
     versions = at_versions or tables.versions()
     counted = ("class_name", "state", "voxels", "ml", "committed_at")
-    labels = effective_labels(tables, state=state, at_versions=versions, columns=counted)
-    datasets = sorted(tables.cases(at_versions=versions)["dataset"].unique())
-    return {
-        "cases": _matrix(labels.assign(amount=1), datasets),
-        "present": _matrix(labels[labels["voxels"] > 0].assign(amount=1), datasets),
-        "voxels": _matrix(labels.assign(amount=labels["voxels"]), datasets),
-        "ml": _matrix(labels.assign(amount=labels["ml"]), datasets),
-    }
+    rows = tables.label_rows(state=state, at_versions=versions, columns=counted)
+    rows = rows.filter(pa.array(_effective(rows)))
+    datasets = sorted(tables.cases(at_versions=versions, columns=["dataset"])["dataset"].unique())
+    places = (_places(rows["class_name"], class_names()), _places(rows["dataset"], datasets))
+    voxels, ml = rows["voxels"].to_numpy(), rows["ml"].to_numpy()
+    amounts = {"cases": None, "present": voxels > 0, "voxels": voxels, "ml": ml}
+    shape = (len(class_names()), len(datasets))
+    cells = places[0] * len(datasets) + places[1]
+    matrices = {}
+    for name, amount in amounts.items():
+        counts = np.bincount(cells, amount, minlength=shape[0] * shape[1]).reshape(shape)
+        matrices[name] = pd.DataFrame(
+            counts if name == "ml" else counts.astype(np.int64),
+            pd.Index(class_names(), name="class_name"),
+            pd.Index(datasets, name="dataset", dtype="str"),
+        )
+    return matrices
 
 
-def _matrix(labels: pd.DataFrame, datasets: list[str]) -> pd.DataFrame:
-    matrix = labels.pivot_table(
-        index="class_name", columns="dataset", values="amount", aggfunc="sum", fill_value=0, observed=True
-    )
-    return matrix.reindex(index=list(class_names()), columns=datasets, fill_value=0)
+def _places(column: pa.ChunkedArray, names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the place of each row's text in `names`."""
+    codes, texts = coded(column)
+    places: NDArray[np.int64] = pc.index_in(texts, value_set=pa.array(names, pa.string())).to_numpy()[codes]
+    return places
 
 
 def effective_labels(
@@ -86,12 +104,32 @@ def effective_labels(
     Columns as `Tables.labels()`, sorted by case and channel. state: keep only annotated or pseudo ones beforehand.
     columns: read only these, `state` and `committed_at` among them, beside those that name the case.
     """
-    labels = tables.labels(dataset, state=state, at_versions=at_versions, columns=columns)
-    human_first = labels.assign(rank=(labels["state"] != "annotated").astype(int))
-    ordered = human_first.sort_values(
-        ["case_id", "channel", "rank", "committed_at", "annotation"], ascending=[True, True, True, False, True]
+    rows = tables.label_rows(dataset, state=state, at_versions=at_versions, columns=columns)
+    frame = frame_of(rows.filter(pa.array(_effective(rows))))
+    return frame.sort_values(["case_id", "channel"]).reset_index(drop=True)
+
+
+def _effective(rows: pa.Table) -> NDArray[np.bool_]:
+    """Return for each label row whether it is the one that counts for its case and class."""
+    if rows.num_rows == 0:
+        return np.zeros(0, dtype=bool)
+    cases, _ = coded(rows["case_id"])
+    channel = rows["channel"].to_numpy()
+    codes = cases.astype(np.int64) * (int(channel.max()) + 1) + channel
+    effective: NDArray[np.bool_] = np.bincount(codes)[codes] == 1
+    several = np.flatnonzero(~effective)  # a human and a pseudo one, or pseudo ones of several models
+    some = rows.take(pa.array(several))
+    order = np.lexsort(
+        (
+            some["annotation"].cast(pa.string()).to_numpy(zero_copy_only=False).astype(str),
+            -some["committed_at"].cast(pa.int64()).to_numpy(),
+            pc.not_equal(some["state"].cast(pa.string()), "annotated").to_numpy(zero_copy_only=False),
+            codes[several],
+        )
     )
-    return ordered.drop_duplicates(["case_id", "channel"]).drop(columns="rank").reset_index(drop=True)
+    _, first = np.unique(codes[several][order], return_index=True)
+    effective[several[order[first]]] = True
+    return effective
 
 
 def annotated_cases(tables: Tables, class_name: str, present: bool | None = None) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 SCHEMA_VERSION = 4
+"""Raised with every column added: 1 the first, 2 fingerprints and twins, 3 withdrawn cases, 4 splits."""
 
 TEXT, INT, LONG, REAL, FLAG = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
@@ -82,6 +83,8 @@ CASES: dict[str, Column] = {
     "tumour_free": Column(TEXTS, "class name", "lesion classes the data set states to be absent"),
     "manifest": Column(TEXT, "JSON", "files of the case, their bytes and SHA-256"),
     "flow_run_id": _maybe(TEXT, "", "Prefect flow run that wrote the row"),
+    "withdrawn": _maybe(TEXT, "", "why the case must not be used; null = in use"),
+    "withdrawn_at": _maybe(TIME, "UTC", "when it was withdrawn; null = in use"),
     **_REVISION,
     **_FILLED,
 }
@@ -169,6 +172,26 @@ TABLES: dict[str, dict[str, Column]] = {
     "twins": TWINS,
     "splits": SPLITS,
 }
+KEYS = {
+    "cases": ("case_id",),
+    "labels": ("case_id", "ingest_key", "annotation"),
+    "quarantine": ("dataset", "native_id", "raw_sha256", "code"),
+    "runs": ("run_id",),
+    "twins": ("group_a", "group_b", "how"),
+    "splits": ("case_id",),
+}
+"""Columns that say what a row is of: rows of one key supersede each other, by `revision` where there is one."""
+
+NAMED_BY = {
+    "cases": "case_id",
+    "labels": "case_id",
+    "quarantine": "native_id",
+    "runs": "run_id",
+    "twins": "group_a",
+    "splits": "case_id",
+}
+"""The column of the key by which a writer looks up what is there: few rows have one value."""
+
 FILLED_IN = ("committed_at", "schema_version", "revision")
 
 
@@ -191,12 +214,22 @@ def describe(table: str) -> str:
     return "\n".join(lines)
 
 
+def key_of(table: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the values of a row in the key of its table."""
+    return tuple(row.get(name) for name in KEYS[table])
+
+
+@cache
+def _needed(table: str) -> list[str]:
+    columns = TABLES[table]
+    return sorted(name for name, column in columns.items() if not column.optional and name not in FILLED_IN)
+
+
 def check_row(table: str, row: Mapping[str, Any]) -> None:
     """Raise ValueError that names columns a row must have and lacks, or has and the table does not know."""
-    columns = TABLES[table]
-    needed = {name for name, column in columns.items() if not column.optional and name not in FILLED_IN}
-    missing = sorted(name for name in needed if row.get(name) is None)
-    unknown = sorted(set(row) - set(columns))
+    needed = _needed(table)
+    missing = [name for name in needed if row.get(name) is None]
+    unknown = sorted(row.keys() - TABLES[table].keys())
     if missing or unknown:
         name = row.get("case_id") or row.get("run_id") or row.get("native_id")
         raise ValueError(

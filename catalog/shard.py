@@ -25,7 +25,7 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from catalog.errors import LakeDamage
 from catalog.manifest import FileEntry
-from catalog.seals import CHECKSUM_BYTES, noted_checksums
+from catalog.seals import CHECKSUM_BYTES, INTACT, noted_checksums
 
 # A worker decodes with one thread; numcodecs would otherwise start a pool for chunks too small to be shared out.
 blosc.use_threads = False
@@ -35,8 +35,6 @@ WHOLE_CHECK_BYTES = 2**20
 each chunk that is read is compared with the checksum noted when it was written; where none were noted, they are too."""
 
 _NEVER_WRITTEN = np.uint64(2**64 - 1)
-# What CRC32C gives for any bytes with their own little-endian CRC32C behind them.
-_INTACT = 0x48674BC7
 
 Span = tuple[int, slice, slice]
 """A chunk's number along one axis, the part of the box that it fills, and the part of the chunk that lies there."""
@@ -82,7 +80,7 @@ class Shard:
         self._chunk = array.chunks[-3:]
         shards = cast(tuple[int, ...], array.shards)
         self._grid = tuple(n // size for n, size in zip(shards[-3:], self._chunk, strict=True))
-        noted = noted_checksums(array)
+        noted = noted_checksums(array.attrs)
         self._noted = None if noted is None else noted.reshape(self._grid)
         self._opened = self._open(whole=noted is None or entry.size <= WHOLE_CHECK_BYTES)
 
@@ -139,7 +137,7 @@ class Shard:
         if offset == _NEVER_WRITTEN:
             raise self._damage("a chunk that was never written", "every chunk written")
         stored = os.pread(opened.descriptor, length, offset)
-        if len(stored) != length or google_crc32c.value(stored) != _INTACT:
+        if len(stored) != length or google_crc32c.value(stored) != INTACT:
             raise self._damage(f"a chunk at byte {offset} that fails its checksum", f"{length} sound bytes")
         return stored
 
@@ -181,7 +179,7 @@ class Shard:
     def _read_index(self, descriptor: int, size: int) -> NDArray[np.uint64]:
         length = 16 * int(np.prod(self._grid)) + CHECKSUM_BYTES
         stored = os.pread(descriptor, length, max(0, size - length))
-        if len(stored) != length or google_crc32c.value(stored) != _INTACT:
+        if len(stored) != length or google_crc32c.value(stored) != INTACT:
             raise self._damage("an index that fails its checksum", f"{length} sound bytes at the end")
         return np.frombuffer(stored, "<u8", count=length // 8).reshape(*self._grid, 2)
 

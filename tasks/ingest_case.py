@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from datasets_registry.layouts import CaseFiles, RawCase, raw_digest, reader_for
 from imaging.errors import BadInput
 from imaging.fingerprint import axis_profiles, encode
 from imaging.resample import orient_ras
+from imaging.threads import beside
 from tasks.case_rows import case_row, label_rows
 from tasks.harmonise import HARMONISER_VERSION, HarmonisedCase, harmonise
 from tasks.plausibility import plausibility_flags
@@ -64,9 +64,9 @@ def ingest_case(request: IngestRequest, settings: Settings) -> CaseOutcome:
         if workspace.tables.has(files.where, key):
             return CaseOutcome(files.where, "unchanged", seconds=time.monotonic() - started)
         raw = reader_for(card).read_case(files, card)
-        with ThreadPoolExecutor(1) as beside:
+        with beside() as other:
             # hashing takes one core for as long as harmonising takes the other
-            content = beside.submit(_content_of, raw)
+            content = other.submit(_content_of, raw)
             harmonised = harmonise(raw, card, settings.spacing_mm, files)
         content_hash, profiles = content.result()
         hashes = {"ingest_key": key, "raw_sha256": raw_sha256, "content_sha256": content_hash}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import GEOMETRY, Clock, make_case_row, make_label, make_label_row, make_scan
+from catalog_rows import GEOMETRY, Clock, make_case_row, make_label, make_label_row, make_scan
 
 from catalog import garbage
 from catalog.files import LocalFiles

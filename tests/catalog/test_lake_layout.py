@@ -14,6 +14,7 @@ from ome_zarr_models.v05 import Image
 
 from catalog import layout, ome
 from catalog.lake import Lake
+from catalog.manifest import build_manifest
 from imaging.volume import Volume
 
 
@@ -60,6 +61,21 @@ def test_both_codec_pipelines_read_the_same_voxels(tmp_path: Path, monkeypatch: 
         for reader in (layout.ZARRS, layout.ZARR_PYTHON):
             monkeypatch.setattr(layout, "codec_pipeline", lambda name=reader: name)
             np.testing.assert_array_equal(layout.open_array(folder)[3:33, 1:39, 30:35], values[3:33, 1:39, 30:35])
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (66, 37, 5), (1, 70, 66, 97)])
+def test_both_codec_pipelines_write_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    kind: Any = np.int16 if len(shape) == 3 else np.uint32
+    values = np.random.default_rng(1).integers(0, 900, shape).astype(kind)
+    axes = ("c", "z", "y", "x")[-len(shape) :]
+    for pipeline in (layout.ZARRS, layout.ZARR_PYTHON):
+        monkeypatch.setattr(layout, "codec_pipeline", lambda chosen=pipeline: chosen)
+        with layout.written_together():
+            layout.write_array(tmp_path / pipeline, values, layout.IMAGE_FILL if kind is np.int16 else 7, axes)
+        np.testing.assert_array_equal(layout.open_array(tmp_path / pipeline)[...], values)
+    assert build_manifest(tmp_path / layout.ZARRS) == build_manifest(tmp_path / layout.ZARR_PYTHON)
 
 
 def test_zarrs_is_used_when_it_imports_and_not_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

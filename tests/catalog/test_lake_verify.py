@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalog.files import LocalFiles
 from catalog.lake import Lake
+from catalog.seals import wrong_in
 from catalog.tables import Tables
 from catalog.verify import verify
 
@@ -71,15 +72,13 @@ def test_samples_read_their_share_and_other_seeds_other_files(
 ) -> None:
     for number in range(4):
         ingested(native_id=f"case_{number}", seed=number)
-    read: list[str] = []
-    sha256 = LocalFiles.sha256
+    read: list[Path] = []
 
-    def noted(files: LocalFiles, name: str) -> str:
-        if "/c/" in name:
-            read.append(name)
-        return sha256(files, name)
+    def noted(path: Path, checksums: Any) -> str | None:
+        read.append(path)
+        return wrong_in(path, checksums)
 
-    monkeypatch.setattr(LocalFiles, "sha256", noted)
+    monkeypatch.setattr("catalog.verify.wrong_in", noted)
     shards = 4 * 6
     for sample, expected in ((0.0, 0), (1.0, shards)):
         read.clear()

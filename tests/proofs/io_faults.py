@@ -69,7 +69,7 @@ def kind_of(line: str) -> str:
     _, kind, *path = line.rstrip("\n").split(" ")
     name = path[0] if path else ""
     name = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27,}|[0-9a-f]{12,}", "#", name)
-    return f"{kind} {re.sub(r'/[012](?=/|$)', '/N', name)}"
+    return f"{kind} {re.sub(r'/[012](?=/|$)', '/N', name.replace('/labels/shipped', ''))}"
 
 
 def chosen(lines: list[str], each_kind: bool) -> Iterator[tuple[int, int]]:

@@ -15,9 +15,11 @@ import numpy as np
 from fault_shim import KILLS, Fault
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from interrupts import interrupted
 from lake_steps import SHIPPED, Writer, bits_of, case_name, image_of, key_of, pseudo_classes
 from zygote import Order, Zygote
 
+from catalog.garbage import collect_garbage
 from catalog.verify import verify
 
 CASES = st.sampled_from("ab")
@@ -55,6 +57,9 @@ class Model:
     def compact(self) -> None:
         """Change nothing that anybody can see."""
 
+    def gc(self) -> None:
+        """Change nothing that anybody can see."""
+
     def shown(self) -> tuple[dict[str, str], set[tuple[str, str, str, str]]]:
         """Return the current cases with their keys, and the visible labels: case, key, annotation, class."""
         cases = {case_name(case): key_of(version) for case, version in self.current().items()}
@@ -90,7 +95,7 @@ def calls_of_steps(zygote: Zygote, folder: Path) -> dict[str, int]:
         return {}
     calls, root = {}, folder / "lake"
     steps: list[tuple[str, list[Any]]] = [("ingest", ["b", 1]), ("ingest", ["a", 2]), ("relabel", ["a", 2, "pseudo-a"])]
-    for number, (step, arguments) in enumerate([*steps, ("compact", [])]):
+    for number, (step, arguments) in enumerate([*steps, ("compact", []), ("store", ["a", 1]), ("gc", [])]):
         log = folder / f"{number}.log"
         code = zygote.run(replace(order_of(root, step, arguments), fault=int(Fault.COUNT), log=str(log)))
         assert code == 0, f"{step} {arguments} failed undisturbed, exit code {code}"
@@ -154,6 +159,18 @@ class LakeMachine(RuleBasedStateMachine):
         """Small files joined."""
         self.writer.compact()
 
+    @rule(case=CASES, version=VERSIONS)
+    def store_only(self, case: str, version: int) -> None:
+        """Arrays that nobody commits: they are not there, and in nobody's way."""
+        self.writer.store(case, version)
+
+    @rule()
+    def gc(self) -> None:
+        """What no row names removed; versions that were superseded, and labels on them, are named."""
+        self.writer.gc()
+        assert self.writer.gc() == []
+        self.read_everything()
+
     @rule()
     def reopen(self) -> None:
         """All that a process knew forgotten."""
@@ -161,11 +178,13 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(case=CASES, one=VERSIONS, other=VERSIONS)
     def two_writers_at_once(self, case: str, one: int, other: int) -> None:
-        """Two versions, or twice the same, committed at the same time: one after the other, in either order."""
+        """Two versions, or twice the same, committed while garbage is collected: one after the other, in any order."""
         before = self.model.current().get(case)
         writers = [(Writer(self.root), one), (Writer(self.root), other)]
-        with ThreadPoolExecutor(2) as threads:
+        with ThreadPoolExecutor(3) as threads:
+            collecting = threads.submit(collect_garbage, self.writer.tables, self.writer.lake)
             done = list(threads.map(lambda pair: pair[0].write_and_commit(case, pair[1]), writers))
+            collecting.result()
         last = self._current(case)
         orders = [[one, other], [other, one]]
         possible = [order for order in orders if _after(before, order)[-1] == last]
@@ -178,7 +197,7 @@ class LakeMachine(RuleBasedStateMachine):
     # --- steps that are cut off ---
 
     @rule(
-        step=st.sampled_from(["ingest", "ingest", "relabel", "compact"]),
+        step=st.sampled_from(["ingest", "ingest", "ingest", "relabel", "compact", "gc"]),
         case=CASES,
         version=VERSIONS,
         annotation=PSEUDO,
@@ -187,10 +206,9 @@ class LakeMachine(RuleBasedStateMachine):
     )
     def killed(self, step: str, case: str, version: int, annotation: str, fault: Fault, from_the_end: int) -> None:
         """A process killed at any of its writes: the step has happened, or it has not."""
-        current = self.model.current().get(case)
-        if step == "relabel" and current is None:
+        arguments = self._arguments(step, case, version, annotation)
+        if arguments is None:
             return
-        arguments = {"ingest": [case, version], "relabel": [case, current, annotation], "compact": []}[step]
         order = order_of(self.root, step, arguments)
         if self.calls:
             code = self.zygote.run_killed(order, fault, max(1, self.calls[step] - from_the_end))
@@ -198,16 +216,43 @@ class LakeMachine(RuleBasedStateMachine):
             code = self.zygote.run_for(order, from_the_end / 500)
         assert code in (0, -9), f"{step} {arguments} failed by itself, exit code {code}"
         type(self).kills += code == -9
-        after = deepcopy(self.model)
-        getattr(after, step)(*arguments)
-        if code == 0 or self._matches(after):
-            self.model = after
+        self._happened_or_not(step, arguments, whole=code == 0)
 
     @rule(case=CASES, version=VERSIONS, from_the_end=FROM_THE_END)
     def killed_and_done_again(self, case: str, version: int, from_the_end: int) -> None:
         """The same ingest killed, and then done by a process that was there before."""
         self.killed("ingest", case, version, "pseudo-a", Fault.KILL_AFTER, from_the_end)
         self.ingest(case, version)
+
+    @rule(
+        step=st.sampled_from(["ingest", "ingest", "relabel", "compact", "gc"]),
+        case=CASES,
+        version=VERSIONS,
+        annotation=PSEUDO,
+        commits=st.booleans(),
+        at=st.integers(1, 100),
+    )
+    def interrupted(self, step: str, case: str, version: int, annotation: str, commits: bool, at: int) -> None:
+        """Ctrl-C at any step, in a process that goes on: the step has happened, or it has not."""
+        arguments = self._arguments(step, case, version, annotation)
+        if arguments is None:
+            return
+        with interrupted(commits, 1 + at % 4 if commits else at):
+            getattr(self.writer, step)(*arguments)
+        self._happened_or_not(step, arguments, whole=False)
+
+    def _arguments(self, step: str, case: str, version: int, annotation: str) -> list[Any] | None:
+        """Return what a step is called with; None for a label on a case that is not there."""
+        current = self.model.current().get(case)
+        if step == "relabel" and current is None:
+            return None
+        return {"ingest": [case, version], "relabel": [case, current, annotation]}.get(step, [])
+
+    def _happened_or_not(self, step: str, arguments: list[Any], whole: bool) -> None:
+        after = deepcopy(self.model)
+        getattr(after, step)(*arguments)
+        if whole or self._matches(after):
+            self.model = after
 
     # --- looks ---
 
@@ -219,16 +264,23 @@ class LakeMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.moments)
     def look_back(self, data: st.DataObject) -> None:
-        """The tables as a run saw them, and every voxel it could have read."""
+        """The tables as a run saw them; the voxels it could have read are those of `read_everything`."""
         versions, model = data.draw(st.sampled_from(self.moments))
-        reader = Writer(self.root)
-        assert _plain(shown_by(reader, versions)) == model.shown()
-        _read_all(reader, model, versions)
+        assert _plain(shown_by(Writer(self.root), versions)) == model.shown()
 
     @rule()
     def read_everything(self) -> None:
-        """Every voxel of every visible case and label, and every file of every version by its SHA-256."""
-        _read_all(self.writer, self.model)
+        """Every voxel of every version of every case and label that ever was, and every file by its SHA-256."""
+        lake, tables = self.writer.lake, self.writer.tables
+        versions = {key_of(version): version for version in SHIPPED}
+        for _, row in tables.cases(history=True).iterrows():
+            expected = image_of(row["native_id"], versions[row["ingest_key"]])
+            np.testing.assert_array_equal(lake.open_image(row).read(), expected)
+        labels = tables.labels(history=True).drop_duplicates(["case_id", "ingest_key", "annotation"])
+        for _, row in labels.iterrows():
+            case = row["case_id"].removeprefix(case_name(""))
+            expected = bits_of(row["annotation"], case, versions[row["ingest_key"]])
+            np.testing.assert_array_equal(lake.open_bits(row, row["annotation"]).read(), expected)
         assert verify(self.writer.tables, self.writer.lake, read_data=True) == []
 
     @invariant()
@@ -269,14 +321,3 @@ def _after(before: int | None, order: list[int]) -> list[int | None]:
         if seen[-1] != version:
             seen.append(version)
     return seen
-
-
-def _read_all(reader: Writer, model: Model, at_versions: dict[str, int] | None = None) -> None:
-    cases = reader.tables.cases(at_versions=at_versions).set_index("case_id", drop=False)
-    labels = reader.tables.labels(at_versions=at_versions).drop_duplicates(["case_id", "annotation"])
-    for case, version in model.current().items():
-        row = cases.loc[case_name(case)]
-        np.testing.assert_array_equal(reader.lake.open_image(row).read(), image_of(case, version))
-        for _, label in labels[labels["case_id"] == case_name(case)].iterrows():
-            found = reader.lake.open_bits(label, label["annotation"]).read()
-            np.testing.assert_array_equal(found, bits_of(label["annotation"], case, version))

@@ -6,6 +6,7 @@ whoever writes it and however often.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 from catalog_rows import AFFINE, GEOMETRY, make_case_row, make_label_row
 from numpy.typing import NDArray
 
+from catalog.garbage import collect_garbage
 from catalog.keys import ingest_key
 from catalog.lake import Lake
+from catalog.lake_write import StoredCase
 from catalog.tables import Tables
 from imaging.volume import Volume
 
@@ -70,14 +73,17 @@ class Writer:
 
     def write_and_commit(self, case: str, version: int) -> bool:
         """Do the same without looking first, as of two writers at once the slower one does."""
-        labels = {"shipped": bits_of("shipped", case, version)} if SHIPPED[version] else {}
-        stored = self.lake.write_case(
-            DATASET, case, key_of(version), Volume(image_of(case, version), AFFINE), GEOMETRY, labels
-        )
+        stored = self.store(case, version)
         row = self.row_of(case, version, path=stored.path, manifest=stored.manifest.to_json())
         manifest = stored.annotation_manifest("shipped").to_json()
         labels_rows = [make_label_row(row, name, "shipped", manifest=manifest) for name in SHIPPED[version]]
         return self.tables.commit_case(row, labels_rows)
+
+    def store(self, case: str, version: int) -> StoredCase:
+        """Write the arrays only, as a writer does that gets no further."""
+        labels = {"shipped": bits_of("shipped", case, version)} if SHIPPED[version] else {}
+        image = Volume(image_of(case, version), AFFINE)
+        return self.lake.write_case(DATASET, case, key_of(version), image, GEOMETRY, labels)
 
     def relabel(self, case: str, version: int, annotation: str) -> int:
         """Add an annotation to a version of a case and commit its rows; return how many were new."""
@@ -92,6 +98,10 @@ class Writer:
     def compact(self) -> None:
         """Join small files of the tables."""
         self.tables.compact()
+
+    def gc(self) -> list[str]:
+        """Remove all that no row names, however young, and return the paths."""
+        return [orphan.path for orphan in collect_garbage(self.tables, self.lake, timedelta(0))]
 
 
 def carry_out(root: str, step: str, arguments: list[Any]) -> None:

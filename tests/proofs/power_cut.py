@@ -14,12 +14,16 @@ def not_forced(lines: Iterable[str], root: Path) -> list[str]:
     """
     contents: set[str] = set()
     names: set[str] = set()
+    folders: set[str] = set()  # made before: making one that is there does nothing
     for line in lines:
         _, kind, path, *before = line.rstrip("\n").split(" ")
         if kind in ("write", "truncate"):
             contents.add(path)
-        elif kind == "open" or kind == "mkdir":
+        elif kind == "open" or (kind == "mkdir" and path not in folders):
             names.add(path)
+            folders.update({path} if kind == "mkdir" else ())
+        elif kind == "remove":
+            folders.discard(path)
         elif kind == "fsync":
             contents.discard(path)
             names = {name for name in names if str(PurePosixPath(name).parent) != (path or "/")}
@@ -27,6 +31,7 @@ def not_forced(lines: Iterable[str], root: Path) -> list[str]:
             (source,) = before
             contents = {_moved(name, source, path) for name in contents}
             names = {_moved(name, source, path) for name in names} | {path}
+            folders = {_moved(name, source, path) for name in folders}
     there = {"/" + found.relative_to(root).as_posix() for found in root.rglob("*")}
     return sorted({f"content of {name}" for name in contents & there} | {f"name {name}" for name in names & there})
 

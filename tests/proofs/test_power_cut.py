@@ -23,6 +23,8 @@ def test_all_that_steps_leave_was_forced_to_the_disk(tmp_path: Path) -> None:
         ("ingest", ["a", 2]),
         ("relabel", ["a", 2, "pseudo-a"]),
         ("compact", []),
+        ("store", ["b", 1]),
+        ("gc", []),
     ]
     with Zygote("lake_steps", preload=shim) as zygote:
         for step, arguments in steps:

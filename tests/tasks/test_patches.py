@@ -142,7 +142,7 @@ def test_damage_met_by_a_reader_names_case_and_file(workspace: Workspace, shard:
     _commit(workspace, "a", "1", fold=1)
     source = _source(workspace)
     path = str(workspace.tables.cases(case_ids=["a/1"])["path"].iloc[0])
-    file = workspace.settings.lake_folder / path / shard
+    file = workspace.settings.lake.folder / path / shard
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(LakeDamage) as caught:
         _batches(source, range(20), readers)

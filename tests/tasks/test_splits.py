@@ -62,11 +62,11 @@ def ids(cases: Any) -> list[str]:
 def lake(workspace: Workspace) -> Workspace:
     """Twelve cases of a set without a split of its own, and three of CT-ORG, whose scans 0 to 20 are its test part."""
     for number in range(12):
-        commit(workspace, f"lits/{number}", f"s{number}", "liver", *(["liver_tumor"] if number % 6 == 0 else []))
-    commit(workspace, "ct_org/3", "s3", "liver")  # the official test scan is LiTS 3
+        commit(workspace, f"lits/{number}", f"t{number}", "liver", *(["liver_tumor"] if number % 6 == 0 else []))
+    commit(workspace, "ct_org/3", "t3", "liver")  # the official test scan is LiTS 3
     commit(workspace, "ct_org/19", "h19", "liver")
     commit(workspace, "ct_org/100", "h100", "liver")
-    commit(workspace, "ward/1", "s5", "liver", role="external")
+    commit(workspace, "ward/1", "t5", "liver", role="external")
     commit(workspace, "ward/2", "w2", "liver", role="external")
     return workspace
 
