@@ -37,13 +37,13 @@ def test_empty_tables_answer_with_empty_frames_of_all_columns(tables: Tables) ->
     assert tables.quarantined().empty
     assert tables.runs().empty
     assert not tables.has("kits/case_1", OTHER_KEY)
-    assert tables.versions() == {"cases": 0, "labels": 0, "quarantine": 0, "runs": 0, "twins": 0}
+    assert tables.versions() == dict.fromkeys(schema.TABLES, 0)
 
 
 def test_a_case_is_visible_with_its_labels(tables: Tables, case_row: Any, label_row: Any) -> None:
     assert commit(tables, case_row, label_row)
     row = tables.cases().iloc[0]
-    assert (row["case_id"], row["shape_z"], row["revision"], row["schema_version"]) == ("kits/case_1", 66, 1, 3)
+    assert (row["case_id"], row["shape_z"], row["revision"], row["schema_version"]) == ("kits/case_1", 66, 1, 4)
     assert list(row["spacing_mm"]) == [0.8, 1.5, 2.5]
     assert row["committed_at"] == pd.Timestamp(datetime(2026, 1, 1, tzinfo=UTC)) + pd.Timedelta(4, "s")
     labels = tables.labels()
@@ -93,6 +93,24 @@ def test_a_lost_reply_doubles_nothing(
     commit(tables, case_row, label_row)
     assert len(lost) == 2
     assert (len(tables.cases(history=True)), len(tables.labels())) == (1, 2)
+
+
+def test_a_reply_lost_to_the_caller_doubles_nothing_either(
+    tables: Tables, case_row: Any, label_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = write_deltalake
+
+    def write_and_break(table: DeltaTable, data: Any, **options: Any) -> None:
+        monkeypatch.setattr(delta, "write_deltalake", real)
+        real(table, data, **options)
+        raise OSError("connection reset")
+
+    for _ in range(2):  # the reply to the labels, then that to the case
+        monkeypatch.setattr(delta, "write_deltalake", write_and_break)
+        with pytest.raises(OSError, match="connection reset"):
+            commit(tables, case_row, label_row)
+    assert not commit(tables, case_row, label_row)
+    assert (len(tables.cases(history=True)), len(tables.labels(history=True))) == (1, 2)
 
 
 def test_another_version_supersedes_and_the_old_one_stays_readable(
