@@ -46,7 +46,8 @@ def case_page(report: CaseReport) -> RenderableType:
 
 def _identity(report: CaseReport) -> Table:
     case, others = report.case, [name for name in report.group if name != report.case["case_id"]]
-    fold = "never in training" if case["fold"] is None else f"fold {case['fold']}"
+    undealt = "no fold yet" if case["role"] == "train" else "never in training"
+    fold = undealt if case["fold"] is None else f"fold {case['fold']}"
     withdrawn = [("withdrawn", f"{_when(case['withdrawn_at'])}: {case['withdrawn']}")] if case["withdrawn"] else []
     return _pairs(
         *withdrawn,

@@ -16,13 +16,12 @@ SHOWN = {
     "class_name": "class",
     "state": "state",
     "ml": "ml",
-    "voxels": "voxels",
     "quality_score": "score",
     "model_name": "model",
     "model_version": "version",
     "fold": "fold",
 }
-"""Columns of a label in a table on the terminal; JSON has all but manifest and sampled voxels."""
+"""Columns of a label on the terminal, narrow enough for 80 characters; JSON has all but manifest and sampled voxels."""
 
 ClassName = Annotated[str, typer.Argument(metavar="CLASS", help="A class of the taxonomy, e.g. pancreas_tumor.")]
 Limit = Annotated[int, typer.Option(min=1, help="Rows printed as a table; JSON has all.")]
