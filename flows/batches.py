@@ -1,4 +1,4 @@
-"""Run the cases of a flow in batches: one Prefect task each, one Dask cluster for all, progress for everybody to see."""
+"""Run the cases of a flow in batches: a Prefect task each, one Dask cluster for all, progress for everybody to see."""
 
 from __future__ import annotations
 

@@ -43,16 +43,27 @@ class _Moments:
 
 
 def slice_profile(image: Volume) -> Profile | None:
-    """Return the figures of every axial slice, or None where too few slices show a body.
+    """Return the figures of every axial slice, or None where too few slices show a body; see `axis_profiles`."""
+    return axis_profiles(image)[2]
+
+
+def axis_profiles(image: Volume) -> tuple[Profile | None, Profile | None, Profile | None]:
+    """Return the figures of every slice across X, across Y and across Z; None where too few slices show a body.
 
     image: HU in RAS order (`orient_ras`), raw voxels before resampling. Spacing is not used. Every figure is the same
     after a flip or transposition within the slice and after cropping air around the body; HU beyond the ramps and the
-    value of air do not count, and noise averages out over a slice.
+    value of air do not count, and noise averages out over a slice. Where a header names the axes wrongly, the slices
+    across Z of its scan are those across X or Y of a sound copy.
     """
-    array = image.array
-    if array.shape[2] > _MAX_SLICES or min(array.shape) < 2:
-        return None
-    fat, soft, dense = (_moments(raw) for raw in _raw_moments(array))
+    if max(image.array.shape) > _MAX_SLICES or min(image.array.shape) < 2:
+        return None, None, None
+    across_x, across_y, across_z = (_figures(raw) for raw in _raw_moments(image.array))
+    return across_x, across_y, across_z
+
+
+def _figures(raw: NDArray[np.float64]) -> Profile | None:
+    """Return the figures of slices from their sums, (ramp, slice, 3, 3); None where too few show a body."""
+    fat, soft, dense = (_moments(of_ramp) for of_ramp in raw)
     shown = fat.mass > MIN_BODY_VOXELS
     if int(shown.sum()) < MIN_SLICES:
         return None
@@ -73,18 +84,25 @@ def slice_profile(image: Volume) -> Profile | None:
     return np.where(shown[:, None], np.stack(figures, axis=1), 0.0).astype(np.float32)
 
 
-def _raw_moments(array: NDArray[Any]) -> NDArray[np.float64]:
-    """Return sums over each slice of every ramp times x^i y^j, (ramp, Z, i, j) for i, j up to 2."""
-    across_x, across_y = (_powers(length) for length in array.shape[:2])
-    raw = np.empty((len(RAMPS_HU), array.shape[2], 3, 3))
+def _raw_moments(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return sums over each slice across X, Y and Z of every ramp times u^i v^j, (ramp, slice, i, j) for i, j up to 2.
+
+    u, v: the slice's two axes in order, counted from its middle. One pass over the voxels gives all three.
+    """
+    powers_x, powers_y, powers_z = (_powers(length) for length in array.shape)
+    raw_x, raw_y, raw_z = (np.zeros((len(RAMPS_HU), length, 3, 3)) for length in array.shape)
     ramp = np.empty(array.shape[:2], dtype=np.float32, order="F")
     for z in range(array.shape[2]):
         plane = array[:, :, z].astype(np.float32)
         for number, (low, high) in enumerate(RAMPS_HU):
             np.clip(plane, low, high, out=ramp)
             ramp -= np.float32(low)
-            raw[number, z] = across_x @ ramp @ across_y.T / (high - low)
-    return raw
+            along_y = ramp @ powers_y.T / np.float32(high - low)  # (X, j)
+            along_x = powers_x @ ramp / np.float32(high - low)  # (i, Y)
+            raw_x[number] += along_y[:, :, None] * powers_z[:, z]
+            raw_y[number] += along_x.T[:, :, None] * powers_z[:, z]
+            raw_z[number, z] = powers_x @ along_y
+    return raw_x, raw_y, raw_z
 
 
 def _moments(raw: NDArray[np.float64]) -> _Moments:

@@ -11,12 +11,14 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from imaging.threads import case_threads
 from imaging.volume import Affine
 
 Shape = tuple[int, int, int]
 LINED_UP_VOXELS = 0.01
 """Drift across the grid, in source voxels, below which an output axis counts as running along one input axis."""
-THREADS = 2
+BLOCKS = 8
+"""Parts that the output is divided into, for the threads to take one after another."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ def _separable(array: NDArray[Any], plans: tuple[_AxisPlan, ...], shape: Shape, 
         for index in block:
             target[index] = _finish(mix_then_plane(index) if shrinks else plane_then_mix(index, planes), kind)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(fill, np.array_split(np.arange(shape[slab]), THREADS * 4)))
+    with ThreadPoolExecutor(case_threads()) as pool:
+        list(pool.map(fill, np.array_split(np.arange(shape[slab]), BLOCKS)))
     back = np.argsort([slab, row, column])
     return target.transpose(back)
 
@@ -153,8 +155,8 @@ def _gather(array: NDArray[Any], plans: tuple[_AxisPlan, ...], shape: Shape) -> 
                 target[index][within] = source[nearest].take(rows, axis=0).take(columns, axis=1)
             last = nearest
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(fill, np.array_split(np.arange(shape[slab])[_inside(along)], THREADS * 4)))
+    with ThreadPoolExecutor(case_threads()) as pool:
+        list(pool.map(fill, np.array_split(np.arange(shape[slab])[_inside(along)], BLOCKS)))
     return target.transpose(np.argsort([slab, row, column]))
 
 

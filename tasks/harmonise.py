@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from datasets_registry.layouts import CaseFiles, RawCase
 from imaging.components import bounding_box, crop, grow
 from imaging.resample import Grid, grid_for, orient_ras, resample_bits, resample_image
 from imaging.sides import body_midline_x
+from imaging.threads import beside
 from imaging.volume import Volume
 
 HARMONISER_VERSION = "2"
@@ -50,8 +50,8 @@ def harmonise(raw: RawCase, card: Card, spacing_mm: tuple[float, float, float], 
     """
     image = orient_ras(raw.image)
     grid = grid_for(image, spacing_mm)
-    with ThreadPoolExecutor(1) as beside:
-        resampled = beside.submit(resample_image, image, grid)
+    with beside() as other:
+        resampled = other.submit(resample_image, image, grid)
         labelled = None if raw.label is None else _label_on_grid(raw, image, card, grid, files)
     on_grid = resampled.result()
     return HarmonisedCase(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -12,13 +11,14 @@ from catalog.keys import content_sha256, ingest_key, split_group
 from datasets_registry.cards import Card, load_card
 from datasets_registry.layouts import CaseFiles, RawCase, raw_digest, reader_for
 from imaging.errors import BadInput
-from imaging.fingerprint import Profile, encode, slice_profile
+from imaging.fingerprint import axis_profiles, encode
 from imaging.resample import orient_ras
+from imaging.threads import beside
 from tasks.case_rows import case_row, label_rows
 from tasks.harmonise import HARMONISER_VERSION, HarmonisedCase, harmonise
 from tasks.plausibility import plausibility_flags
 from tasks.settings import Settings
-from tasks.twins import find_twins, link_rows
+from tasks.twins import Profiles, find_twins, link_rows
 from tasks.workspace import Workspace, open_workspace
 
 SHIPPED_ANNOTATION = "shipped"
@@ -29,14 +29,13 @@ Outcome = Literal["ingested", "unchanged", "quarantined"]
 
 @dataclass(frozen=True)
 class IngestRequest:
-    """One case to ingest: which files, under which card (and label variant, None: its default), into which fold.
+    """One case to ingest: which files, under which card (and label variant, None: its default).
 
     retry: the command that tries again, kept with a refusal.
     """
 
     card_id: str
     files: CaseFiles
-    fold: int
     flow_run_id: str | None = None
     variant: str | None = None
     retry: str | None = None
@@ -44,7 +43,7 @@ class IngestRequest:
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of one case; `message` says why it was refused, or what to look at."""
+    """What became of one case; `message` says why it was refused or is withdrawn, or what to look at."""
 
     case_id: str
     outcome: Outcome
@@ -58,6 +57,8 @@ def ingest_case(request: IngestRequest, settings: Settings) -> CaseOutcome:
     workspace = open_workspace(settings)
     files = request.files
     raw_sha256: str | None = None
+    if withdrawn := _withdrawn(workspace, files.where, started):
+        return withdrawn
     try:
         raw_sha256 = raw_digest(files)
         card = load_card(request.card_id, variant=request.variant)
@@ -65,15 +66,15 @@ def ingest_case(request: IngestRequest, settings: Settings) -> CaseOutcome:
         if workspace.tables.has(files.where, key):
             return CaseOutcome(files.where, "unchanged", seconds=time.monotonic() - started)
         raw = reader_for(card).read_case(files, card)
-        with ThreadPoolExecutor(1) as beside:
+        with beside() as other:
             # hashing takes one core for as long as harmonising takes the other
-            content = beside.submit(_content_of, raw)
+            content = other.submit(_content_of, raw)
             harmonised = harmonise(raw, card, settings.spacing_mm, files)
-        content_hash, profile = content.result()
+        content_hash, profiles = content.result()
         hashes = {"ingest_key": key, "raw_sha256": raw_sha256, "content_sha256": content_hash}
         notes = list(raw.notes)
         del raw  # writing needs the memory
-        message = _store(workspace, request, card, harmonised, hashes, profile, notes)
+        message = _store(workspace, request, card, harmonised, hashes, profiles, notes)
     except BadInput as problem:
         quarantine(
             workspace,
@@ -85,7 +86,18 @@ def ingest_case(request: IngestRequest, settings: Settings) -> CaseOutcome:
             flow_run_id=request.flow_run_id,
         )
         return CaseOutcome(files.where, "quarantined", str(problem), time.monotonic() - started)
-    return CaseOutcome(files.where, "ingested", message, time.monotonic() - started)
+    # A case that was withdrawn while this ran has stayed so; the files written here are garbage.
+    return _withdrawn(workspace, files.where, started) or CaseOutcome(
+        files.where, "ingested", message, time.monotonic() - started
+    )
+
+
+def _withdrawn(workspace: Workspace, case_id: str, started: float) -> CaseOutcome | None:
+    reason = workspace.tables.withdrawn([case_id]).get(case_id)
+    if reason is None:
+        return None
+    message = f"withdrawn: {reason}; `ctfactory catalog restore {case_id}` brings it back"
+    return CaseOutcome(case_id, "unchanged", message, time.monotonic() - started)
 
 
 def quarantine(
@@ -103,10 +115,10 @@ def quarantine(
     workspace.tables.quarantine([{**case, **problem.record(), "retry": retry, "flow_run_id": flow_run_id}])
 
 
-def _content_of(raw: RawCase) -> tuple[str, Profile | None]:
-    """Return the content hash of the scan and the figures of its slices."""
+def _content_of(raw: RawCase) -> tuple[str, Profiles]:
+    """Return the content hash of the scan and the figures of its slices across X, Y and Z."""
     upright = orient_ras(raw.image)
-    return content_sha256(upright.array, upright.affine), slice_profile(upright)
+    return content_sha256(upright.array, upright.affine), axis_profiles(upright)
 
 
 def _store(
@@ -115,12 +127,12 @@ def _store(
     card: Card,
     harmonised: HarmonisedCase,
     hashes: dict[str, str],
-    profile: Profile | None,
+    profiles: Profiles,
     notes: list[str],
 ) -> str:
     """Write the arrays, then commit the rows; return remarks about the case.
 
-    hashes: ingest_key, raw_sha256 and content_sha256. profile: figures of the raw scan's slices.
+    hashes: ingest_key, raw_sha256 and content_sha256. profiles: of the raw scan.
     """
     files = request.files
     annotations = {} if harmonised.bits is None else {SHIPPED_ANNOTATION: harmonised.bits}
@@ -150,10 +162,10 @@ def _store(
             sampled_voxels=workspace.settings.sampled_voxels,
             provenance=provenance_of,
         )
-    # Twins, the same scan shipped twice, share a group; the tables show one fold for all of a group.
+    # Twins, the same scan shipped twice, share a group; a split gives all of a group one fold.
     group = split_group(hashes["content_sha256"])
     card_id = card.id if files.dataset == card.id else None
-    look = partial(find_twins, workspace.tables, files.where, group, profile, card_id, files.native_id)
+    look = partial(find_twins, workspace.tables, files.where, group, profiles, card_id, files.native_id)
     twins = look()
     flags = [
         *notes,
@@ -167,11 +179,10 @@ def _store(
         dataset=files.dataset,
         native_id=files.native_id,
         keys={**hashes, "split_group": group},
-        fold=request.fold,
         flags=flags,
         stored={"path": stored.path, "manifest": stored.manifest.to_json()},
         flow_run_id=request.flow_run_id,
-        fingerprint=None if profile is None else encode(profile),
+        fingerprint=None if profiles[2] is None else encode(profiles[2]),
     )
     link = partial(link_rows, files.where, group, flow_run_id=request.flow_run_id)
     workspace.tables.link_twins(link(twins))

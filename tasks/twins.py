@@ -15,6 +15,12 @@ from datasets_registry.card_audit import read_all
 from datasets_registry.card_twins import CaseKey, scan_groups
 from imaging.fingerprint import Profile, decode
 
+WrittenGroups = dict[str, tuple[int, str]]
+"""Case id -> revision and split group as written."""
+
+Profiles = Sequence[Profile | None]
+"""Of the slices across X, Y and Z; None where too few show a body."""
+
 
 @dataclass(frozen=True)
 class Twin:
@@ -37,23 +43,48 @@ class KnownScans:
         self._revisions: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def alike(self, tables: Tables, groups: dict[str, tuple[int, str]], profile: Profile) -> dict[str, float]:
-        """Return case id -> distance of the cases whose slices are those of `profile`.
+    def alike(self, tables: Tables, groups: WrittenGroups, profiles: Profiles) -> dict[str, float]:
+        """Return case id -> distance of the cases that show the scan of `profiles` (across X, Y and Z).
 
-        groups: as `Tables.written_groups()` returned them just now.
+        Known are slices across the axis that a case's header calls Z; a header that lies about the axes is seen
+        through because all three of the scan at hand are looked up. groups: as `Tables.written_groups()` returned
+        them just now.
         """
         with self._lock:
-            fresh = {
-                case_id: revision
-                for case_id, (revision, _) in groups.items()
-                if self._revisions.get(case_id) != revision
-            }
-            texts = tables.fingerprints(fresh) if fresh else {}
-            for case_id, revision in fresh.items():
-                text = texts.get(case_id)
-                self._index.put(case_id, None if text is None else decode(text))
-                self._revisions[case_id] = revision
-            return {match.name: match.distance for match in self._index.find(profile)}
+            self._take_up(tables, groups)
+            found: dict[str, float] = {}
+            for matches in self._index.find_each([profile for profile in profiles if profile is not None]):
+                for match in matches:
+                    found[match.name] = min(match.distance, found.get(match.name, match.distance))
+            return found
+
+    def pairs(self, tables: Tables, groups: WrittenGroups) -> list[tuple[str, str, float]]:
+        """Return all pairs of cases, each in order and once, that are alike across Z, with their distance."""
+        with self._lock:
+            self._take_up(tables, groups)
+            known = self._index.profiles
+            pairs: dict[tuple[str, str], float] = {}
+            for case_id, matches in zip(known, self._index.find_each(list(known.values())), strict=True):
+                for match in matches:
+                    if match.name != case_id:
+                        pair = (min(case_id, match.name), max(case_id, match.name))
+                        pairs[pair] = min(match.distance, pairs.get(pair, match.distance))
+            return [(*pair, distance) for pair, distance in sorted(pairs.items())]
+
+    @property
+    def size(self) -> int:
+        """Cases with a fingerprint, as of the last look."""
+        return len(self._index.profiles)
+
+    def _take_up(self, tables: Tables, groups: WrittenGroups) -> None:
+        fresh = {
+            case_id: revision for case_id, (revision, _) in groups.items() if self._revisions.get(case_id) != revision
+        }
+        texts = tables.fingerprints(fresh) if fresh else {}
+        for case_id, revision in fresh.items():
+            text = texts.get(case_id)
+            self._index.put(case_id, None if text is None else decode(text))
+            self._revisions[case_id] = revision
 
 
 @cache
@@ -69,12 +100,12 @@ def _declared() -> dict[CaseKey, tuple[CaseKey, ...]]:
 
 
 def find_twins(
-    tables: Tables, case_id: str, group: str, profile: Profile | None, card_id: str | None, native_id: str
+    tables: Tables, case_id: str, group: str, profiles: Profiles, card_id: str | None, native_id: str
 ) -> list[Twin]:
     """Return the current cases that are the same scan as `case_id`, by case id, each once: exact, content, declared.
 
-    group: its split group by equal voxels. profile: of its raw voxels, None: too few slices. card_id: the card that
-    numbers it, None for a cohort of another name, of which no card declares anything.
+    group: its split group by equal voxels. profiles: of its raw voxels. card_id: the card that numbers it, None for a
+    cohort of another name, of which no card declares anything.
     """
     groups = tables.written_groups()
     found: dict[str, Twin] = {}
@@ -82,15 +113,8 @@ def find_twins(
         name = "/".join(key)
         if name in groups:
             found[name] = Twin(name, groups[name][1], "declared")
-    if profile is not None:
-        alike = _known_scans(tables.location).alike(tables, groups, profile)
-        found.update(
-            {
-                name: Twin(name, groups[name][1], "content", distance)
-                for name, distance in alike.items()
-                if name in groups
-            }
-        )
+    alike = _known_scans(tables.location).alike(tables, groups, profiles)
+    found.update({name: Twin(name, groups[name][1], "content", alike[name]) for name in alike if name in groups})
     found.update({name: Twin(name, group, "exact") for name, (_, other) in groups.items() if other == group})
     found.pop(case_id, None)
     return [found[name] for name in sorted(found)]
@@ -118,3 +142,19 @@ def link_rows(case_id: str, group: str, twins: Sequence[Twin], *, flow_run_id: s
             }
         )
     return rows
+
+
+def search_twins(tables: Tables, *, flow_run_id: str | None = None) -> dict[str, int]:
+    """Look for twins among all cases again, by their stored fingerprints, and link them; return counts.
+
+    `cases` that have a fingerprint, `pairs` found alike, `new_links` between groups. Ingest looks for twins by itself:
+    this is for lakes whose cases were ingested when fewer kinds of copies were found. A second run changes nothing.
+    """
+    groups = tables.written_groups()
+    known = _known_scans(tables.location)
+    pairs = known.pairs(tables, groups)
+    rows = []
+    for one, other, distance in pairs:
+        twin = Twin(other, groups[other][1], "content", distance)
+        rows += link_rows(one, groups[one][1], [twin], flow_run_id=flow_run_id)
+    return {"cases": known.size, "pairs": len(pairs), "new_links": tables.link_twins(rows)}

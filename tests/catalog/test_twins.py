@@ -49,7 +49,7 @@ def test_a_copy_is_found_however_it_was_cropped_or_turned(
     whole = patient(seed, 40 + seed % 50)
     noise = np.random.default_rng(1).normal(0, 0.1, whole[change].shape) * SPREAD
     found = index.find((whole[change] + noise).astype(np.float32))
-    assert [(match.name, match.backwards) for match in found] == [(f"case {seed}", backwards)]
+    assert [(match.name, match.step) for match in found] == [(f"case {seed}", -1 if backwards else 1)]
     assert 0 < found[0].distance < 0.2
 
 
@@ -79,7 +79,9 @@ def test_a_name_put_again_stands_for_its_last_profile() -> None:
 def test_distance_is_counted_in_spreads_and_forgives_one_bad_slice() -> None:
     one = patient(1)
     assert profile_distance(one, one) == 0
-    assert profile_distance(one, one + SPREAD) == pytest.approx(1, rel=1e-4)
+    drift = np.linspace(0, 2, len(one), dtype=np.float32)[:, None] * SPREAD  # its median, 1, says nothing of the size
+    assert profile_distance(one, one + drift) == pytest.approx((0.5 + 9 * 1) / 10, rel=0.02)
+    assert profile_distance(one, one + drift, levels=False) == pytest.approx(0.5, rel=0.02)
     spoilt = one.copy()
     spoilt[7] += 5 * SPREAD
     assert profile_distance(one, spoilt) == 0
@@ -152,16 +154,16 @@ def test_summaries_of_the_split() -> None:
             "case_id": ["a/1", "a/2", "b/1", "b/2", "c/1"],
             "dataset": ["a", "a", "b", "b", "c"],
             "split_group": ["g", "h", "g", "g", "h"],
-            "fold": pd.array([0, 2, 0, 0, None], dtype="Int32"),
+            "fold": pd.array([0, 5, 0, 0, None], dtype="Int32"),
             "role": ["train"] * 4 + ["external"],
         }
     )
     folds = cases_per_fold(cases)
-    assert list(folds.columns) == [0, 2, "external"]
-    assert folds.values.tolist() == [[1, 1, 0], [2, 0, 0], [0, 0, 1]]
+    assert list(folds.columns) == ["fold 0", "fold 1", "fold 2", "fold 3", "fold 4", "test", "external"]
+    assert folds[["fold 0", "fold 2", "test", "external"]].values.tolist() == [[1, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 1]]
     assert twin_groups(cases).values.tolist() == [
-        ["g", 0, ["a/1", "b/1", "b/2"], False],
-        ["h", 2, ["a/2", "c/1"], True],
+        ["g", "fold 0", ["a/1", "b/1", "b/2"], False],
+        ["h", "test", ["a/2", "c/1"], True],
     ]
     assert twin_groups(cases[:1]).empty
     assert cases_per_fold(cases[:0]).empty

@@ -17,6 +17,7 @@ from flows.cli_lake import lake_app
 from tasks.ingest import ingest_batch, list_source
 from tasks.patches import training_source
 from tasks.settings import Settings
+from tasks.splits import deal_new_cases
 from tasks.workspace import open_workspace
 
 
@@ -54,12 +55,14 @@ def test_a_miniature_set_goes_into_a_lake_by_url_and_comes_out_as_patches(
 ) -> None:
     monkeypatch.setattr("flows.console.console._width", 160)
     monkeypatch.setenv("CTFACTORY_LAKE_ROOT", s3_root)
-    far = Settings(workspace=tmp_path / "work", spacing_mm=(6.0, 6.0, 6.0), test_fold=4)
-    near = Settings(workspace=tmp_path / "near", lake_root=None, spacing_mm=(6.0, 6.0, 6.0), test_fold=4)
+    far = Settings(workspace=tmp_path / "work", spacing_mm=(6.0, 6.0, 6.0))
+    near = Settings(workspace=tmp_path / "near", lake_root=None, spacing_mm=(6.0, 6.0, 6.0))
     assert near.lake.is_local
     for settings in (far, near):
         assert ingest(settings, tmp_path / "raw", 2) == ["ingested", "ingested"]
     assert ingest(far, tmp_path / "raw", 2) == ["unchanged", "unchanged"]
+    for settings in (far, near):
+        assert deal_new_cases(open_workspace(settings)) == 2
     sources = [training_source(open_workspace(settings)) for settings in (far, near)]
     case = sources[1].cases()[0]
     box = ((-3, 10, 5), (24, 24, 24))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
 
 from flows import ingest_all
 from flows.ingest import IngestReport
@@ -59,10 +60,17 @@ def test_all_means_every_card_of_the_package(monkeypatch: pytest.MonkeyPatch, tm
 def test_ingested_miniatures_have_rows_for_annotated_classes_only_and_a_second_run_does_nothing(
     tmp_path: Path,
 ) -> None:
-    settings = Settings(workspace=tmp_path, spacing_mm=(9, 9, 9))
-    with prefect_api(settings):
+    settings = Settings(
+        workspace=tmp_path, spacing_mm=(9, 9, 9), dask_address="local", workers=2, batch_cases=1
+    )  # two batches, which share the cluster of the flow
+    with prefect_api(settings), get_client(sync_client=True) as client:
         (first,) = ingest_miniatures(["flare23_pool"], settings, cases=1)
+        (shown,) = [item for item in client.read_artifacts() if item.key == "ingest-flare23-pool-progress"]
         (second,) = ingest_miniatures(["flare23_pool"], settings, cases=1)
+    assert (shown.type, shown.data) == ("progress", 100.0)
+    assert shown.flow_run_id is not None
+    assert shown.description.startswith("ingest flare23_pool: 2 of 2 cases. ")
+    assert "cases/min" in shown.description
     assert first.row()[:7] == ("flare23_pool", 2, 2, 0, 0, 0, 2)
     assert second.row()[:7] == ("flare23_pool", 2, 0, 2, 0, 0, 2)
     assert second.nothing_to_do
