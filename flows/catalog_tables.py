@@ -47,7 +47,9 @@ def case_page(report: CaseReport) -> RenderableType:
 def _identity(report: CaseReport) -> Table:
     case, others = report.case, [name for name in report.group if name != report.case["case_id"]]
     fold = "never in training" if case["fold"] is None else f"fold {case['fold']}"
+    withdrawn = [("withdrawn", f"{_when(case['withdrawn_at'])}: {case['withdrawn']}")] if case["withdrawn"] else []
     return _pairs(
+        *withdrawn,
         ("data set", f"{case['dataset']} ({case['role']}), {case['source_name'] or 'source not known'}"),
         ("licence", f"{case['licence'] or 'not known'}; {COMMERCIAL[case['non_commercial']]}"),
         ("split", f"{fold}, group {case['split_group']}"),

@@ -29,14 +29,13 @@ Outcome = Literal["ingested", "unchanged", "quarantined"]
 
 @dataclass(frozen=True)
 class IngestRequest:
-    """One case to ingest: which files, under which card (and label variant, None: its default), into which fold.
+    """One case to ingest: which files, under which card (and label variant, None: its default).
 
     retry: the command that tries again, kept with a refusal.
     """
 
     card_id: str
     files: CaseFiles
-    fold: int
     flow_run_id: str | None = None
     variant: str | None = None
     retry: str | None = None
@@ -44,7 +43,7 @@ class IngestRequest:
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of one case; `message` says why it was refused, or what to look at."""
+    """What became of one case; `message` says why it was refused or is withdrawn, or what to look at."""
 
     case_id: str
     outcome: Outcome
@@ -58,6 +57,8 @@ def ingest_case(request: IngestRequest, settings: Settings) -> CaseOutcome:
     workspace = open_workspace(settings)
     files = request.files
     raw_sha256: str | None = None
+    if withdrawn := _withdrawn(workspace, files.where, started):
+        return withdrawn
     try:
         raw_sha256 = raw_digest(files)
         card = load_card(request.card_id, variant=request.variant)
@@ -85,7 +86,18 @@ def ingest_case(request: IngestRequest, settings: Settings) -> CaseOutcome:
             flow_run_id=request.flow_run_id,
         )
         return CaseOutcome(files.where, "quarantined", str(problem), time.monotonic() - started)
-    return CaseOutcome(files.where, "ingested", message, time.monotonic() - started)
+    # A case that was withdrawn while this ran has stayed so; the files written here are garbage.
+    return _withdrawn(workspace, files.where, started) or CaseOutcome(
+        files.where, "ingested", message, time.monotonic() - started
+    )
+
+
+def _withdrawn(workspace: Workspace, case_id: str, started: float) -> CaseOutcome | None:
+    reason = workspace.tables.withdrawn([case_id]).get(case_id)
+    if reason is None:
+        return None
+    message = f"withdrawn: {reason}; `ctfactory catalog restore {case_id}` brings it back"
+    return CaseOutcome(case_id, "unchanged", message, time.monotonic() - started)
 
 
 def quarantine(
@@ -150,7 +162,7 @@ def _store(
             sampled_voxels=workspace.settings.sampled_voxels,
             provenance=provenance_of,
         )
-    # Twins, the same scan shipped twice, share a group; the tables show one fold for all of a group.
+    # Twins, the same scan shipped twice, share a group; a split gives all of a group one fold.
     group = split_group(hashes["content_sha256"])
     card_id = card.id if files.dataset == card.id else None
     look = partial(find_twins, workspace.tables, files.where, group, profiles, card_id, files.native_id)
@@ -167,7 +179,6 @@ def _store(
         dataset=files.dataset,
         native_id=files.native_id,
         keys={**hashes, "split_group": group},
-        fold=request.fold,
         flags=flags,
         stored={"path": stored.path, "manifest": stored.manifest.to_json()},
         flow_run_id=request.flow_run_id,

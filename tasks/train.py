@@ -30,6 +30,7 @@ from tasks.registry import (
     training_cases,
 )
 from tasks.settings import Settings
+from tasks.splits import SplitChoice, deal_new_cases
 from tasks.tracking import log_parameters, tracked_run
 from tasks.workspace import open_workspace
 
@@ -60,17 +61,21 @@ def train_model(
     datasets: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     start_from: ModelVersion | None = None,
+    choice: SplitChoice | None = None,
     flow_run_id: str | None = None,
 ) -> TrainOutcome:
-    """Train on every human label outside the test fold and register the result as `challenger`.
+    """Train on every human label that the split does not hold out and register the result as `challenger`.
 
     preset: name of a file in `models/presets`, or the path of one. datasets: restrict to these. classes: the loss is
     computed on these only; the network keeps all its classes. start_from: go on from this version's weights.
+    choice: default: all folds but the test. Cases that have no fold yet get one first.
     What was read can be read again: the run records the versions of the tables.
     """
     workspace = open_workspace(settings)
+    choice = choice or SplitChoice()
+    deal_new_cases(workspace)
     versions = workspace.tables.versions()
-    source = training_source(workspace, datasets, classes)
+    source = training_source(workspace, datasets, classes, choice)
     chosen = _fit_to_lake(preset, settings)
     initial = None if start_from is None else fetch_checkpoint(start_from, settings)
     learnt = set(source.annotated_classes()) | set(() if initial is None else trained_classes(read_metadata(initial)))
@@ -85,6 +90,7 @@ def train_model(
     started = time.monotonic()
     with tracked_run(settings, f"train {Path(preset).stem}", kind="train", tags=tags) as run_id:
         log_parameters({"model": as_mapping(chosen.model), "train": as_mapping(chosen.train)})
+        mlflow.log_params({"split": choice.split, "held_out": choice.held_out_name})
         mlflow.log_params({f"table_version.{name}": version for name, version in versions.items()})
         mlflow.log_text("\n".join(seen), TRAINING_CASES)
         mlflow.log_dict(_drawn(source, chosen), SAMPLING)

@@ -13,6 +13,7 @@ import torch
 from scipy.stats import chisquare
 
 from catalog.errors import LakeDamage
+from catalog.splits import TEST
 from datasets_registry.taxonomy import all_classes, class_info
 from imaging.bits import empty_bits, set_channel
 from imaging.volume import Volume
@@ -88,8 +89,8 @@ def test_a_patch_is_read_where_it_was_asked_for_and_padded_with_air(workspace: W
 
 def test_held_out_external_and_twin_cases_stay_out(workspace: Workspace) -> None:
     _commit(workspace, "a", "train", fold=1)
-    _commit(workspace, "a", "test", fold=0, group="shared")
-    _commit(workspace, "b", "twin", fold=2, group="shared")  # a twin follows the fold of the first of its group
+    _commit(workspace, "a", "test", fold=TEST, group="shared")
+    _commit(workspace, "b", "twin", fold=TEST, group="shared")
     _commit(workspace, "c", "outside", fold=2, role="external")
     assert [case.case_id for case in _source(workspace).cases()] == ["a/train"]
 
@@ -194,5 +195,5 @@ def test_classes_restrict_what_is_learnt(workspace: Workspace) -> None:
 
 
 def test_an_empty_lake_says_what_was_looked_for(workspace: Workspace) -> None:
-    with pytest.raises(LookupError, match="test fold 0 left out"):
+    with pytest.raises(LookupError, match="held out: test"):
         _source(workspace)
