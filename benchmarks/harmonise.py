@@ -82,7 +82,7 @@ class _Ingest:
 
     def __call__(self) -> None:
         files = replace(self.files, native_id=f"{next(self._numbers):04d}")
-        outcome = ingest_case(IngestRequest("btcv", files, fold=0), self.settings)
+        outcome = ingest_case(IngestRequest("btcv", files), self.settings)
         if outcome.outcome != "ingested":
             raise ValueError(f"harmonise: the case was {outcome.outcome}: {outcome.message}")
 

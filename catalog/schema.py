@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
-"""Raised with every column added: 1 the first, 2 fingerprints and twins, 3 withdrawn cases."""
+SCHEMA_VERSION = 4
+"""Raised with every column added: 1 the first, 2 fingerprints and twins, 3 withdrawn cases, 4 splits."""
 
 TEXT, INT, LONG, REAL, FLAG = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
@@ -51,7 +51,12 @@ CASES: dict[str, Column] = {
         "voxels, as `Tables.cases()` shows it: joined by the table `twins`",
     ),
     "fingerprint": _maybe(TEXT, "base64", "figures of every slice (imaging/fingerprint.py); null: too few show a body"),
-    "fold": _maybe(INT, "", "0-4; null for a scan that never enters training"),
+    "fold": _maybe(
+        INT,
+        "",
+        "0-4: cross-validation, 5: test; null for a scan that never enters training or was not dealt yet; as "
+        "`Tables.cases()` shows it: from the table `splits`; as written: null, up to schema 3 0-4 with 0 for the test",
+    ),
     "role": Column(TEXT, "", "train or external"),
     "path": Column(TEXT, "", "folder of the case, relative to the lake's root"),
     "shape_x": Column(INT, "voxel", "lake grid, towards Right"),
@@ -152,12 +157,20 @@ TWINS: dict[str, Column] = {
     **_FILLED,
 }
 
+SPLITS: dict[str, Column] = {
+    "case_id": Column(TEXT, "", "the case that was dealt; once, for good"),
+    "split_group": Column(TEXT, "", "its split group then, as `Tables.cases()` showed it"),
+    "fold": Column(INT, "", "0-4: cross-validation, 5: test"),
+    **_FILLED,
+}
+
 TABLES: dict[str, dict[str, Column]] = {
     "cases": CASES,
     "labels": LABELS,
     "quarantine": QUARANTINE,
     "runs": RUNS,
     "twins": TWINS,
+    "splits": SPLITS,
 }
 KEYS = {
     "cases": ("case_id",),
@@ -165,10 +178,18 @@ KEYS = {
     "quarantine": ("dataset", "native_id", "raw_sha256", "code"),
     "runs": ("run_id",),
     "twins": ("group_a", "group_b", "how"),
+    "splits": ("case_id",),
 }
 """Columns that say what a row is of: rows of one key supersede each other, by `revision` where there is one."""
 
-NAMED_BY = {"cases": "case_id", "labels": "case_id", "quarantine": "native_id", "runs": "run_id", "twins": "group_a"}
+NAMED_BY = {
+    "cases": "case_id",
+    "labels": "case_id",
+    "quarantine": "native_id",
+    "runs": "run_id",
+    "twins": "group_a",
+    "splits": "case_id",
+}
 """The column of the key by which a writer looks up what is there: few rows have one value."""
 
 FILLED_IN = ("committed_at", "schema_version", "revision")

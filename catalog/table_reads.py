@@ -17,6 +17,7 @@ from catalog.columns import CODED, coded, plain
 from catalog.delta import AppendTable
 from catalog.location import Location
 from catalog.resolve import newest, positions_of
+from catalog.splits import settled_folds
 from catalog.twins import joined_groups
 
 Versions = Mapping[str, int] | None
@@ -24,16 +25,8 @@ OF_THE_CASE = ("dataset", "role", "fold", "path")
 """Columns of its case that each label row carries too."""
 
 _SETTLED = (
-    "case_id",
-    "revision",
-    "split_group",
-    "fold",
-    "role",
-    "committed_at",
-    "ingest_key",
-    "dataset",
-    "path",
-    "withdrawn",
+    *("case_id", "revision", "split_group", "fold", "role", "committed_at", "schema_version"),
+    *("ingest_key", "dataset", "path", "withdrawn"),
 )
 """Columns of `cases` from which revisions and folds are settled, and those that labels take from their case."""
 
@@ -59,7 +52,7 @@ class TableReads:
             name: AppendTable(self.location / "tables" / name, schema.arrow_schema(name), schema.NAMED_BY[name])
             for name in schema.TABLES
         }
-        self._settled_at: OrderedDict[tuple[int, int], pd.DataFrame] = OrderedDict()
+        self._settled_at: OrderedDict[tuple[int, int, int], pd.DataFrame] = OrderedDict()
 
     def exist(self) -> bool:
         """Whether there are tables already; looking does not create them."""
@@ -103,8 +96,8 @@ class TableReads:
         dataset, role, fold, case_ids: keep only those. columns: only these, beside those that name and settle a case.
         at_versions: as `versions()` returned them earlier. history: superseded versions too, and withdrawn cases, which
         are left out otherwise.
-        Groups linked as twins show the smallest of their names, and all scans of a group the fold of its first; an
-        `at_versions` from before there was a table `twins` sees the links of today.
+        Groups linked as twins show the smallest of their names, and all scans of a group one fold
+        (`splits.settled_folds`); an `at_versions` from before there was a table `twins` or `splits` sees today's.
         """
         versions = at_versions or {"cases": self._tables["cases"].version()}
         asked = [name for name in schema.CASES if name != "fingerprint"]
@@ -128,14 +121,19 @@ class TableReads:
 
         Revisions and folds are settled over the whole table, whatever is asked for, and once for each version of it.
         """
-        table = self._tables["cases"]
-        seen = (versions.get("cases", table.version()), versions.get("twins", self._tables["twins"].version()))
+        cases, twins, splits = (
+            versions.get(name, self._tables[name].version()) for name in ("cases", "twins", "splits")
+        )
+        seen = (cases, twins, splits)
         if seen in self._settled_at:
             return self._settled_at[seen]
-        rows = frame_of(table.read(seen[0], _SETTLED))
-        if joined := self._joined(seen[1]):
+        rows = frame_of(self._tables["cases"].read(cases, _SETTLED))
+        dealt = frame_of(self._tables["splits"].read(splits))
+        if joined := self._joined(twins):
             rows["split_group"] = rows["split_group"].map(lambda group: joined.get(group, group))
-        rows["fold"] = rows["split_group"].map(_group_folds(rows)).where(rows["role"] == "train").astype("Int32")
+        rows["fold"] = (
+            rows["split_group"].map(settled_folds(rows, dealt, joined)).where(rows["role"] == "train").astype("Int32")
+        )
         rows = rows.sort_values(["case_id", "revision"]).reset_index(drop=True)
         rows["newest"] = ~rows["case_id"].duplicated(keep="last")
         rows["current"] = rows["newest"] & rows["withdrawn"].isna()
@@ -295,10 +293,3 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
         if field.nullable and pa.types.is_integer(field.type):
             frame[field.name] = frame[field.name].astype("Int64" if field.type == pa.int64() else "Int32")
     return frame
-
-
-def _group_folds(keys: pd.DataFrame) -> pd.Series:
-    """Return the fold of each split group: that of its first committed training scan."""
-    training = keys[(keys["role"] == "train") & keys["fold"].notna()]
-    first = training.sort_values(["committed_at", "case_id", "revision"]).drop_duplicates("split_group")
-    return first.set_index("split_group")["fold"]

@@ -1,4 +1,4 @@
-"""`Tables`: cases, labels, twins, quarantine and runs. A case exists when its row does."""
+"""`Tables`: cases, labels, twins, splits, quarantine and runs. A case exists when its row does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 class Tables(TableReads):
-    """The place `<root>/tables`: five Delta tables, created on first use, shared by any number of writers.
+    """The place `<root>/tables`: six Delta tables, created on first use, shared by any number of writers.
 
     root: where the lake lies, the same as for `Lake`: a folder, or a URL such as `s3://bucket/prefix`, whose
     credentials, region and endpoint are taken from the environment. now: the clock, for tests.
@@ -132,6 +132,10 @@ class Tables(TableReads):
         From then on all cases of both groups, older ones too, show one split group and one fold.
         """
         return self._add_once("twins", rows)
+
+    def deal_folds(self, rows: Sequence[Row]) -> int:
+        """Record the folds of cases (`schema.SPLITS`); return how many had none. A case dealt once keeps its fold."""
+        return self._add_once("splits", rows)
 
     def _add_once(self, table: str, rows: Sequence[Row]) -> int:
         keyed = {schema.key_of(table, row): row for row in rows}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -292,7 +292,7 @@ def _inside(profile: Profile, known: Profile, line: _Line) -> Slices:
     return here[(there > -0.01) & (there < len(known) - 0.99)]
 
 
-def _between(profile: Profile, at: NDArray[np.float64]) -> Profile:
+def _between(profile: Profile, at: NDArray[np.floating[Any]]) -> Profile:
     """Return figures at places between slices, by linear interpolation; zeros beside an empty slice."""
     low = np.clip(np.floor(at + 1e-6).astype(np.int64), 0, len(profile) - 1)
     high = np.minimum(low + 1, len(profile) - 1)

@@ -16,11 +16,16 @@ from flows.cli_options import (
     EXIT_CASES_REFUSED,
     EXIT_REFUSED,
     AsJson,
+    CaseList,
     Datasets,
+    DropLeaking,
+    Fold,
     Model,
     PresetName,
+    Split,
     Workspace,
     settings_for,
+    split_choice,
 )
 from flows.environment import prepare_environment
 
@@ -158,14 +163,21 @@ def _ingest_miniature(
 
 @app.command()
 def train(
-    config: PresetName = "paper", dataset: Datasets = None, workspace: Workspace = None, as_json: AsJson = False
+    config: PresetName = "paper",
+    dataset: Datasets = None,
+    split: Split = "default",
+    fold: Fold = None,
+    cases: CaseList = None,
+    drop_leaking: DropLeaking = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Train the universal model on the lake; the new version becomes `challenger`."""
+    """Train the universal model on the lake without its test fold; the new version becomes `challenger`."""
     from flows.train import train as train_flow
 
-    settings = settings_for(workspace)
+    settings, choice = settings_for(workspace), split_choice(split, fold, cases, drop_leaking)
     with flow_context(settings, as_json=as_json):
-        outcome = train_flow(config, settings, dataset or None)
+        outcome = train_flow(config, settings, dataset or None, choice)
     _print_training(outcome, as_json=as_json)
 
 
@@ -177,15 +189,19 @@ def fine_tune(
     classes: Annotated[
         str | None, typer.Option(help="Compute the loss on these classes only, separated by commas.")
     ] = None,
+    split: Split = "default",
+    fold: Fold = None,
+    cases: CaseList = None,
+    drop_leaking: DropLeaking = False,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on training from a registered version; it keeps all its classes and becomes a new version."""
     from flows.train import fine_tune as fine_tune_flow
 
-    settings = settings_for(workspace)
+    settings, choice = settings_for(workspace), split_choice(split, fold, cases, drop_leaking)
     with flow_context(settings, as_json=as_json):
-        outcome = fine_tune_flow(model, config, settings, dataset or None, _names(classes))
+        outcome = fine_tune_flow(model, config, settings, dataset or None, _names(classes), choice)
     _print_training(outcome, as_json=as_json)
 
 
@@ -193,16 +209,20 @@ def fine_tune(
 def evaluate(
     model: Model = "challenger",
     cohort: Annotated[list[str] | None, typer.Option(help="Score this data set; may be repeated.")] = None,
+    split: Split = "default",
+    fold: Fold = None,
+    cases: CaseList = None,
+    drop_leaking: DropLeaking = False,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model on held-out cases: DSC, NSD, lesion sensitivity and specificity, in MLflow."""
+    """Score a model on the test fold, or other held-out cases: DSC, NSD, sensitivity, specificity, in MLflow."""
     from flows.console import print_json, print_table
     from flows.evaluate import evaluate as evaluate_flow
 
-    settings = settings_for(workspace)
+    settings, choice = settings_for(workspace), split_choice(split, fold, cases, drop_leaking)
     with flow_context(settings, as_json=as_json):
-        report = evaluate_flow(model, settings, cohort or None)
+        report = evaluate_flow(model, settings, cohort or None, choice)
     evaluation = report.evaluation
     if as_json:
         print_json(

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from catalog.tables import Tables
     from tasks.settings import Settings
+    from tasks.splits import SplitChoice
 
 EXIT_REFUSED = 1
 EXIT_CASES_REFUSED = 3
@@ -26,6 +27,30 @@ Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only this
 PresetName = Annotated[
     str, typer.Option("--config", "-c", help="A preset (demo, paper) or a YAML file with the same keys.")
 ]
+
+Split = Annotated[
+    str,
+    typer.Option(help="`default`: the folds of the lake. `official`: a set's own split where its card states one."),
+]
+Fold = Annotated[
+    int | None, typer.Option(help="Hold out this fold, 0 to 4, of the default split (cross-validation), not the test.")
+]
+CaseList = Annotated[
+    Path | None, typer.Option("--cases", exists=True, dir_okay=False, help="These cases only: a file, one id a line.")
+]
+DropLeaking = Annotated[
+    bool, typer.Option("--drop-leaking", help="Leave out cases that would leak, instead of refusing the request.")
+]
+
+
+def split_choice(split: str, fold: int | None, cases: Path | None, drop_leaking: bool) -> SplitChoice:
+    """Return the split that the options of a command ask for."""
+    from tasks.splits import SPLITS, SplitChoice, read_case_list
+
+    if split not in SPLITS:
+        raise ValueError(f"--split {split}: expected {' or '.join(SPLITS)}")
+    only = None if cases is None else read_case_list(cases)
+    return SplitChoice("official" if split == "official" else "default", fold, only, drop_leaking)
 
 
 def settings_for(workspace: Path | None) -> Settings:

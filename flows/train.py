@@ -10,21 +10,25 @@ from prefect.artifacts import create_markdown_artifact
 from flows.run_record import RunRecord, recorded_run
 from tasks.registry import model_version
 from tasks.settings import Settings
+from tasks.splits import SplitChoice
 from tasks.train import TrainOutcome, train_model_task
 
 
 @flow(name="train", validate_parameters=False)
 def train(
-    preset: str = "paper", settings: Settings | None = None, datasets: Sequence[str] | None = None
+    preset: str = "paper",
+    settings: Settings | None = None,
+    datasets: Sequence[str] | None = None,
+    choice: SplitChoice | None = None,
 ) -> TrainOutcome:
-    """Train the universal model on every human label outside the test fold.
+    """Train the universal model on every human label that the split (default: its test) does not hold out.
 
     Afterwards there is an MLflow run with parameters, loss curves and table versions, and a registered version aliased
     `challenger`. A second run trains another version. preset: a name in `models/presets`, or a file.
     """
     settings = settings or Settings()
     with recorded_run("train", settings, {"preset": preset}) as record:
-        outcome = train_model_task(preset, settings, datasets=datasets, flow_run_id=record.flow_run_id)
+        outcome = train_model_task(preset, settings, datasets=datasets, choice=choice, flow_run_id=record.flow_run_id)
         _publish(outcome, record)
         return outcome
 
@@ -36,6 +40,7 @@ def fine_tune(
     settings: Settings | None = None,
     datasets: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    choice: SplitChoice | None = None,
 ) -> TrainOutcome:
     """Go on training from the registered version `model`, which stays as it is.
 
@@ -50,6 +55,7 @@ def fine_tune(
             datasets=datasets,
             classes=classes,
             start_from=model_version(model, settings),
+            choice=choice,
             flow_run_id=record.flow_run_id,
         )
         _publish(outcome, record)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from catalog.splits import shared_groups
 from datasets_registry.taxonomy import all_classes, class_info
 from imaging.bits import get_channel
 from imaging.metrics import dice, surface_dice
@@ -125,35 +124,6 @@ def evaluate_case(request: CaseRequest, settings: Settings) -> list[dict[str, An
         if name not in annotated and name in known
     ]
     return [{"case_id": case["case_id"], "dataset": case["dataset"], **row} for row in rows]
-
-
-def held_out_cases(workspace: Workspace, cohorts: Sequence[str] | None, trained_on: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the `cases` rows that evaluation may use, sorted by case.
-
-    Of training sets only the test fold; of external cohorts every case with a human label. cohorts: restrict to these
-    data sets; None takes every training set. trained_on: ids of the model's training cases. Raises LookupError when
-    nothing is left, and ValueError when a case, or its twin, was trained on: such a score would prove nothing.
-    """
-    cases = workspace.tables.cases()
-    wanted = cases[cases["role"] == "train"] if cohorts is None else cases[cases["dataset"].isin(list(cohorts))]
-    wanted = wanted[(wanted["role"] != "train") | (wanted["fold"] == workspace.settings.test_fold)]
-    labels = workspace.tables.labels(case_ids=wanted["case_id"], state="annotated", columns=["class_name"])
-    wanted = wanted[wanted["case_id"].isin(labels["case_id"])]
-    if wanted.empty:
-        raise LookupError(
-            f"no held-out case with a human label in {list(cohorts or ['the training sets'])}, test fold "
-            f"{workspace.settings.test_fold}; the lake holds {sorted(set(cases['dataset']))}"
-        )
-    leaked = sorted(set(wanted["case_id"]) & set(trained_on))
-    twins = shared_groups(cases, list(trained_on))
-    twins = twins[twins["case_id"].isin(wanted["case_id"])]
-    leaked += [f"{row['case_id']} (twin of {row['twin']})" for row in row_dicts(twins)]
-    if leaked:
-        raise ValueError(
-            f"the model was trained on {len(leaked)} of these {len(wanted)} cases: {', '.join(leaked[:5])}; "
-            "evaluate on cases it has not seen (another cohort, or the test fold it was trained without)"
-        )
-    return wanted.sort_values("case_id")
 
 
 def evaluate_cases(cases: pd.DataFrame, checkpoint: Path, settings: Settings) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from tasks.prefect_task import as_task
 from tasks.promote import EVALUATION_TAG
 from tasks.registry import ModelVersion
 from tasks.settings import Settings
+from tasks.splits import SplitChoice
 from tasks.tracking import mlflow_client, tracked_run
 
 
@@ -41,11 +42,12 @@ def log_evaluation(
     settings: Settings,
     overlays: Sequence[Path] = (),
     *,
+    choice: SplitChoice,
     flow_run_id: str | None = None,
 ) -> Evaluation:
     """Log `scores` (one row a case and class) as an MLflow run, and let the model version name that run.
 
-    overlays: pictures of prediction and truth, logged beside the tables.
+    overlays: pictures of prediction and truth, logged beside the tables. choice: by which the cases were chosen.
     """
     classes, detection = class_table(scores), detection_table(scores, settings.detection_min_ml)
     summary = summary_metrics(scores, settings.detection_min_ml)
@@ -66,7 +68,8 @@ def log_evaluation(
             {
                 "nsd_tolerance_mm": settings.nsd_tolerance_mm,
                 "detection_min_ml": settings.detection_min_ml,
-                "test_fold": settings.test_fold,
+                "split": choice.split,
+                "held_out": choice.held_out_name,
                 "cases": scores["case_id"].nunique(),
             }
         )

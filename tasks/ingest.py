@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from catalog.splits import assign_folds
 from datasets_registry.cards import Card, load_card
 from datasets_registry.guards import check_set
 from datasets_registry.layouts import reader_for
@@ -56,12 +55,9 @@ def list_source(
     workspace = open_workspace(settings)
     for native_id, problem in listing.problems:
         quarantine(workspace, dataset, native_id, problem, retry=retry, flow_run_id=flow_run_id)
-    existing = workspace.tables.cases(dataset=dataset)
-    known = dict(zip(existing["native_id"], existing["fold"], strict=True))
-    folds = assign_folds(dataset, [case.native_id for case in listing.cases], known, settings.folds)
     return SourceListing(
         requests=tuple(
-            IngestRequest(card_id, replace(case, dataset=dataset), folds[case.native_id], flow_run_id, variant, retry)
+            IngestRequest(card_id, replace(case, dataset=dataset), flow_run_id, variant, retry)
             for case in listing.cases
         ),
         refused=tuple(

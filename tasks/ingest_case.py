@@ -29,14 +29,13 @@ Outcome = Literal["ingested", "unchanged", "quarantined"]
 
 @dataclass(frozen=True)
 class IngestRequest:
-    """One case to ingest: which files, under which card (and label variant, None: its default), into which fold.
+    """One case to ingest: which files, under which card (and label variant, None: its default).
 
     retry: the command that tries again, kept with a refusal.
     """
 
     card_id: str
     files: CaseFiles
-    fold: int
     flow_run_id: str | None = None
     variant: str | None = None
     retry: str | None = None
@@ -163,7 +162,7 @@ def _store(
             sampled_voxels=workspace.settings.sampled_voxels,
             provenance=provenance_of,
         )
-    # Twins, the same scan shipped twice, share a group; the tables show one fold for all of a group.
+    # Twins, the same scan shipped twice, share a group; a split gives all of a group one fold.
     group = split_group(hashes["content_sha256"])
     card_id = card.id if files.dataset == card.id else None
     look = partial(find_twins, workspace.tables, files.where, group, profiles, card_id, files.native_id)
@@ -180,7 +179,6 @@ def _store(
         dataset=files.dataset,
         native_id=files.native_id,
         keys={**hashes, "split_group": group},
-        fold=request.fold,
         flags=flags,
         stored={"path": stored.path, "manifest": stored.manifest.to_json()},
         flow_run_id=request.flow_run_id,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from catalog.lake import Lake
 from datasets_registry.taxonomy import all_classes, channels, class_info
 from models.plan import TrainCase
+from tasks.splits import SplitChoice, cases_to_train_on
 from tasks.workspace import Workspace, row_dicts
 
 
@@ -76,15 +77,19 @@ class LakePatchSource:
 
 
 def training_source(
-    workspace: Workspace, datasets: Sequence[str] | None = None, classes: Sequence[str] | None = None
+    workspace: Workspace,
+    datasets: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    choice: SplitChoice | None = None,
 ) -> LakePatchSource:
-    """Return the patches of every training case outside the test fold, human labels only.
+    """Return the patches of the training cases of a split, human labels only.
 
     datasets: restrict to these; None takes every data set of role `train`. External cohorts never enter.
-    classes: labels of other classes count as unlabelled; None takes every class.
-    Raises LookupError when no such case is in the lake.
+    classes: labels of other classes count as unlabelled; None takes every class. choice: default: all folds but the
+    test. Raises LookupError when no such case is in the lake, and as `cases_to_train_on`.
     """
-    cases = _training_cases(workspace, datasets)
+    choice = choice or SplitChoice()
+    cases = cases_to_train_on(workspace, choice, datasets)
     labels = workspace.tables.labels(case_ids=cases["case_id"], state="annotated")
     if classes is not None:
         labels = labels[labels["class_name"].isin([class_info(name).name for name in classes])]
@@ -92,22 +97,6 @@ def training_source(
     if not source.cases():
         raise LookupError(
             f"no training case with a human label in the lake (data sets: {', '.join(datasets or ['all'])}, "
-            f"classes: {', '.join(classes or ['all'])}, test fold {workspace.settings.test_fold} left out); "
-            "ingest a data set first"
+            f"classes: {', '.join(classes or ['all'])}, held out: {choice.held_out_name}); ingest a data set first"
         )
     return source
-
-
-def _training_cases(workspace: Workspace, datasets: Sequence[str] | None) -> pd.DataFrame:
-    every = workspace.tables.cases(role="train")
-    held_out = every[every["fold"] == workspace.settings.test_fold]
-    # A group of twins lies in one fold by construction; dropping by group as well makes a leak impossible.
-    cases = every[~every["split_group"].isin(held_out["split_group"])]
-    if datasets is not None:
-        unknown = sorted(set(datasets) - set(every["dataset"]))
-        if unknown:
-            raise LookupError(
-                f"data sets {unknown} have no training case in the lake; it holds {sorted(set(every['dataset']))}"
-            )
-        cases = cases[cases["dataset"].isin(list(datasets))]
-    return cases

@@ -90,8 +90,6 @@ class Settings(BaseSettings):
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
         (1.5, 1.5, 1.5), description="Voxel spacing of the lake grid along R, A, S, in mm."
     )
-    folds: PositiveInt = Field(5, description="Folds that a data set's cases are divided into.")
-    test_fold: int = Field(0, ge=0, description="The fold that is held out of training and used by `evaluate`.")
     sampled_voxels: PositiveInt = Field(
         256, description="Foreground positions kept per case and class, from which patches are centred."
     )
@@ -127,14 +125,6 @@ class Settings(BaseSettings):
     def _cards_are_seen_by_every_process(cls, value: str | None) -> str | None:
         if value is not None and value != os.environ.get(CARDS_VARIABLE):
             raise ValueError(f"cards is {value!r} here; set {CARDS_VARIABLE} in the environment, which workers inherit")
-        return value
-
-    @field_validator("test_fold")
-    @classmethod
-    def _fold_exists(cls, value: int, info: object) -> int:
-        folds = getattr(info, "data", {}).get("folds", 5)
-        if value >= folds:
-            raise ValueError(f"test_fold is {value}, but folds count from 0 to {folds - 1}")
         return value
 
     @classmethod

@@ -12,10 +12,11 @@ from typing import Any
 import mlflow
 
 from models.checkpoint import read_metadata
+from models.plan import SamplingPlan
 from models.settings import Preset, as_mapping, load_preset
 from models.train import train
 from tasks.evaluate import TRAINED_CLASSES, trained_classes
-from tasks.patches import training_source
+from tasks.patches import LakePatchSource, training_source
 from tasks.pictures import loss_curves
 from tasks.prefect_task import as_task
 from tasks.progress import report_progress
@@ -29,10 +30,13 @@ from tasks.registry import (
     training_cases,
 )
 from tasks.settings import Settings
+from tasks.splits import SplitChoice, deal_new_cases
 from tasks.tracking import log_parameters, tracked_run
 from tasks.workspace import open_workspace
 
 LOG_EVERY_STEPS = 10
+SAMPLING = "sampling.json"
+"""Artifact of a training run: the shares of its patches by class and by data set, as its weights say."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,21 @@ def train_model(
     datasets: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     start_from: ModelVersion | None = None,
+    choice: SplitChoice | None = None,
     flow_run_id: str | None = None,
 ) -> TrainOutcome:
-    """Train on every human label outside the test fold and register the result as `challenger`.
+    """Train on every human label that the split does not hold out and register the result as `challenger`.
 
     preset: name of a file in `models/presets`, or the path of one. datasets: restrict to these. classes: the loss is
     computed on these only; the network keeps all its classes. start_from: go on from this version's weights.
+    choice: default: all folds but the test. Cases that have no fold yet get one first.
     What was read can be read again: the run records the versions of the tables.
     """
     workspace = open_workspace(settings)
+    choice = choice or SplitChoice()
+    deal_new_cases(workspace)
     versions = workspace.tables.versions()
-    source = training_source(workspace, datasets, classes)
+    source = training_source(workspace, datasets, classes, choice)
     chosen = _fit_to_lake(preset, settings)
     initial = None if start_from is None else fetch_checkpoint(start_from, settings)
     learnt = set(source.annotated_classes()) | set(() if initial is None else trained_classes(read_metadata(initial)))
@@ -82,8 +90,10 @@ def train_model(
     started = time.monotonic()
     with tracked_run(settings, f"train {Path(preset).stem}", kind="train", tags=tags) as run_id:
         log_parameters({"model": as_mapping(chosen.model), "train": as_mapping(chosen.train)})
+        mlflow.log_params({"split": choice.split, "held_out": choice.held_out_name})
         mlflow.log_params({f"table_version.{name}": version for name, version in versions.items()})
         mlflow.log_text("\n".join(seen), TRAINING_CASES)
+        mlflow.log_dict(_drawn(source, chosen), SAMPLING)
         out_dir = settings.workspace.absolute() / "training" / run_id
         history = LossHistory(chosen.train.steps)
         result = train(
@@ -124,6 +134,11 @@ def train_model(
         cases=len(cases),
         table_versions=versions,
     )
+
+
+def _drawn(source: LakePatchSource, preset: Preset) -> dict[str, dict[str, float]]:
+    shares = SamplingPlan(source.cases(), preset.model, preset.train).shares()
+    return {"classes": shares.classes, "datasets": shares.datasets}
 
 
 class LossHistory:

@@ -154,16 +154,16 @@ def test_summaries_of_the_split() -> None:
             "case_id": ["a/1", "a/2", "b/1", "b/2", "c/1"],
             "dataset": ["a", "a", "b", "b", "c"],
             "split_group": ["g", "h", "g", "g", "h"],
-            "fold": pd.array([0, 2, 0, 0, None], dtype="Int32"),
+            "fold": pd.array([0, 5, 0, 0, None], dtype="Int32"),
             "role": ["train"] * 4 + ["external"],
         }
     )
     folds = cases_per_fold(cases)
-    assert list(folds.columns) == [0, 2, "external"]
-    assert folds.values.tolist() == [[1, 1, 0], [2, 0, 0], [0, 0, 1]]
+    assert list(folds.columns) == ["fold 0", "fold 1", "fold 2", "fold 3", "fold 4", "test", "external"]
+    assert folds[["fold 0", "fold 2", "test", "external"]].values.tolist() == [[1, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 1]]
     assert twin_groups(cases).values.tolist() == [
-        ["g", 0, ["a/1", "b/1", "b/2"], False],
-        ["h", 2, ["a/2", "c/1"], True],
+        ["g", "fold 0", ["a/1", "b/1", "b/2"], False],
+        ["h", "test", ["a/2", "c/1"], True],
     ]
     assert twin_groups(cases[:1]).empty
     assert cases_per_fold(cases[:0]).empty

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from catalog.errors import LakeUnreachable
 from datasets_registry.miniatures import write_miniature
 from flows.cli_lake import lake_app
 from tasks.ingest import ingest_batch, list_source
 from tasks.patches import training_source
 from tasks.settings import Settings
+from tasks.splits import deal_new_cases
 from tasks.workspace import open_workspace
 
 
@@ -53,12 +55,14 @@ def test_a_miniature_set_goes_into_a_lake_by_url_and_comes_out_as_patches(
 ) -> None:
     monkeypatch.setattr("flows.console.console._width", 160)
     monkeypatch.setenv("CTFACTORY_LAKE_ROOT", s3_root)
-    far = Settings(workspace=tmp_path / "work", spacing_mm=(6.0, 6.0, 6.0), test_fold=4)
-    near = Settings(workspace=tmp_path / "near", lake_root=None, spacing_mm=(6.0, 6.0, 6.0), test_fold=4)
+    far = Settings(workspace=tmp_path / "work", spacing_mm=(6.0, 6.0, 6.0))
+    near = Settings(workspace=tmp_path / "near", lake_root=None, spacing_mm=(6.0, 6.0, 6.0))
     assert near.lake.is_local
     for settings in (far, near):
         assert ingest(settings, tmp_path / "raw", 2) == ["ingested", "ingested"]
     assert ingest(far, tmp_path / "raw", 2) == ["unchanged", "unchanged"]
+    for settings in (far, near):
+        assert deal_new_cases(open_workspace(settings)) == 2
     sources = [training_source(open_workspace(settings)) for settings in (far, near)]
     case = sources[1].cases()[0]
     box = ((-3, 10, 5), (24, 24, 24))
@@ -139,3 +143,13 @@ def test_gc_does_not_take_a_lake_whose_tables_are_elsewhere_for_garbage(workspac
     with pytest.raises(ValueError, match="hold no case, but the lake holds 2 orphans"):
         run("gc", "--grace", "0s", at=workspace)
     assert len(list((workspace / "lake/volumes").rglob("0/c/0/0/0"))) == 4  # images and labels
+
+
+@pytest.mark.parametrize("command", ["verify", "gc", "stats"])
+def test_a_wrong_bucket_is_told_in_one_line(
+    s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("CTFACTORY_LAKE_ROOT", "s3://no-such-bucket/lake")
+    with pytest.raises(LakeUnreachable, match=r"s3://no-such-bucket/lake.*check that the bucket exists") as told:
+        run(command, at=tmp_path)
+    assert "\n" not in str(told.value)

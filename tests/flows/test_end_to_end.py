@@ -13,6 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from catalog.queries import run_snapshot
+from catalog.splits import TEST
 from datasets_registry.cards import load_card
 from flows.evaluate import evaluate
 from flows.factory import FactoryPlan, FactoryReport, factory
@@ -28,6 +29,7 @@ from tasks.ingest import ingest_batch, list_source
 from tasks.miniatures import EXTERNAL_COHORT
 from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases
 from tasks.settings import Settings
+from tasks.splits import LeakRefused, SplitChoice
 from tasks.status import read_status
 from tasks.workspace import open_workspace
 
@@ -88,16 +90,17 @@ def test_labels_are_known_exactly_where_the_card_says(report: FactoryReport, set
 def test_training_saw_neither_held_out_nor_external_cases(report: FactoryReport, settings: Settings) -> None:
     text = mlflow.artifacts.load_text(f"runs:/{report.training.run_id}/training_cases.txt")
     cases = open_workspace(settings).tables.cases(role="train")
-    held_out = set(cases[cases["fold"] == settings.test_fold]["case_id"])
+    held_out = set(cases[cases["fold"] == TEST]["case_id"])
     assert len(held_out) == len(SETS)
     assert set(text.split()) == set(cases["case_id"]) - held_out
     assert set(report.evaluation.evaluation.classes["dataset"]) == set(SETS)
 
 
 def test_evaluation_on_training_cases_is_refused(report: FactoryReport, settings: Settings) -> None:
-    other_fold = settings.model_copy(update={"test_fold": 1})
-    with pytest.raises(ValueError, match="the model was trained on 2 of these 2 cases"):
-        evaluate(report.training.model.uri, other_fold)
+    cases = open_workspace(settings).tables.cases(role="train")
+    fold = int(cases[cases["fold"] != TEST]["fold"].iloc[0])
+    with pytest.raises(LeakRefused, match=r"the model was trained on (\d) of these \1 cases"):
+        evaluate(report.training.model.uri, settings, choice=SplitChoice(fold=fold))
 
 
 def test_training_run_can_be_read_again(report: FactoryReport, settings: Settings) -> None:
@@ -109,7 +112,7 @@ def test_training_run_can_be_read_again(report: FactoryReport, settings: Setting
     assert run_snapshot(open_workspace(settings).tables, report.training.run_id) == read
     assert np.isfinite(run.data.metrics["loss"])
     names = {item.path for item in mlflow.MlflowClient().list_artifacts(report.training.run_id)}
-    assert {"environment.json", "parameters.json", "loss.png", "training_cases.txt"} <= names
+    assert {"environment.json", "parameters.json", "loss.png", "training_cases.txt", "sampling.json"} <= names
     evaluated = {item.path for item in mlflow.MlflowClient().list_artifacts(report.evaluation.evaluation.run_id)}
     assert {"classes.csv", "detection.csv", "scores.csv", "class_scores.png", "chaos_ct.png"} <= evaluated
 
@@ -217,7 +220,7 @@ def test_a_plain_call_gives_the_same_bytes(
     assert [item.outcome for item in outcomes] == ["ingested"] * 3
     under_a_flow = open_workspace(settings).tables.cases("chaos_ct")
     plain = open_workspace(elsewhere).tables.cases("chaos_ct")
-    columns = ["case_id", "ingest_key", "content_sha256", "fold", "manifest"]
+    columns = ["case_id", "ingest_key", "content_sha256", "manifest"]
     assert plain[columns].equals(under_a_flow[columns])
 
 

@@ -22,6 +22,7 @@ from imaging.resample import orient_ras
 from imaging.volume import Volume
 from tasks.ingest import ingest_batch, list_source
 from tasks.settings import Settings
+from tasks.splits import deal_new_cases
 from tasks.workspace import Workspace, open_workspace
 
 SPACING = (12.0, 12.0, 12.0)
@@ -133,9 +134,17 @@ def test_declared_twins_share_a_group_though_their_voxels_differ(settings: Setti
     workspace = open_workspace(settings)
     assert same_scan(workspace, "ct_org") == ["same_scan: lits (how: declared)"]
     cases = workspace.tables.cases()
-    assert cases["split_group"].nunique() == cases["fold"].nunique() == 1
-    shown = CliRunner().invoke(splits_app, ["show", "--workspace", str(settings.workspace), "--json"])
+    assert cases["split_group"].nunique() == 1
+    assert deal_new_cases(workspace) == 2
+    assert workspace.tables.cases()["fold"].nunique() == 1
+    at = ["--workspace", str(settings.workspace)]
+    shown = CliRunner().invoke(splits_app, ["show", *at, "--json"])
     assert shown.exit_code == 0, shown.output
     assert '"case_ids": [\n        "ct_org/30",\n        "lits/30"' in shown.stdout
-    table = CliRunner().invoke(splits_app, ["show", "--workspace", str(settings.workspace)])
+    table = CliRunner().invoke(splits_app, ["show", *at])
     assert "2 cases, 1 groups of twins, 0 of them training and external" in table.stdout
+    # LiTS has no split of its own; CT-ORG's has scan 30 in its training part
+    assert "0 leaks" in CliRunner().invoke(splits_app, ["show", "--split", "official", *at]).stdout
+    again = CliRunner().invoke(splits_app, ["find-twins", *at])
+    assert "2 cases with a fingerprint: 0 pairs alike, 0 new links" in again.stdout
+    assert "0 cases were given a fold" in CliRunner().invoke(splits_app, ["make", *at]).stdout

@@ -37,11 +37,6 @@ def test_unknown_key_in_the_file_is_an_error() -> None:
         Settings()
 
 
-def test_test_fold_must_exist() -> None:
-    with pytest.raises(ValidationError, match="test_fold is 5, but folds count from 0 to 4"):
-        Settings(test_fold=5)
-
-
 def test_reference_page_lists_every_setting() -> None:
     assert settings_reference() in REFERENCE.read_text()
 
