@@ -8,7 +8,7 @@ export DO_NOT_TRACK = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test proofs check bench format clean
 
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed: make PYTHON=python3.11"; exit 1; }
@@ -21,6 +21,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The long forms of tests/proofs: 200 kills, every write refused in three ways, 600 runs of the model. An hour.
+proofs: $(STAMP)
+	PYTHONPATH=.:tests $(BIN)/python tests/proofs/crash_ingest.py --kills 200
+	PYTHONPATH=.:tests $(BIN)/python tests/proofs/io_faults.py
+	CTFACTORY_MODEL_EXAMPLES=600 $(BIN)/python -m pytest -o timeout=7200 tests/proofs/test_lake_model.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

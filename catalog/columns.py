@@ -127,8 +127,11 @@ class ParquetColumns:
         return held
 
     def _open(self, file: str, names: Sequence[str]) -> pq.ParquetFile:
-        coded = [name for name in names if _is_coded(self.schema.field(name))]
-        return pq.ParquetFile(file, filesystem=self._files, read_dictionary=coded, pre_buffer=True)
+        texts = [name for name in names if _is_coded(self.schema.field(name))]
+        try:
+            return pq.ParquetFile(file, filesystem=self._files, read_dictionary=texts, pre_buffer=True)
+        except KeyError:  # an older file without one of them
+            return pq.ParquetFile(file, filesystem=self._files, pre_buffer=True)
 
     def _columns(
         self, opened: pq.ParquetFile, names: Sequence[str], groups: Sequence[int] | None = None

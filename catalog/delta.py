@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -39,6 +40,9 @@ COMPACT_EVERY = 100
 
 SLOTS = 256
 """Names that fall into one slot wait for each other: enough for eight writers of single cases to seldom meet."""
+
+COMPACTED_BY = "ctfactory.compactedBy"
+"""The property that every compaction changes before it begins, so that of two at once only the later one commits."""
 
 WRITTEN = WriterProperties(compression="ZSTD", max_row_group_size=16_384)
 """Row groups of 16,384 rows: the manifests of one fit a Parquet dictionary, and one case is read without the others."""
@@ -277,11 +281,24 @@ class AppendTable:
             self._table = None
 
     def compact(self) -> int:
-        """Join small files into large ones and return how many were joined; no row, no old version changes."""
+        """Join small files into large ones and return how many were joined; no row, no old version changes.
+
+        Of two that do so at once one joins them, and the other returns 0.
+        """
         with self._lock:
             table = self.latest()
-            metrics = table.optimize.compact(writer_properties=WRITTEN)
-            self._force(table)
+            before = table.version()
+            if len(self._files_of(table)) < 2:
+                return 0
+            try:
+                # deltalake 1.6.6 lets two compactions of the same files both succeed, which doubles their rows, but
+                # fails one during which the properties were changed. So each changes them first.
+                table.alter.set_table_properties({COMPACTED_BY: uuid4().hex}, raise_if_not_exists=False)
+                metrics = table.optimize.compact(writer_properties=WRITTEN)
+            except CommitFailedError:
+                self._table = None
+                return 0
+            self._force(table, after=before)
         return int(metrics["numFilesRemoved"])
 
 

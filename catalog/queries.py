@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from catalog.columns import coded
+from catalog.columns import NOT_KEPT, coded
+from catalog.schema import LABELS
 from catalog.table_reads import frame_of
 from catalog.tables import Tables
 from datasets_registry.taxonomy import class_info, class_names
@@ -21,6 +23,9 @@ from datasets_registry.taxonomy import class_info, class_names
 Versions = Mapping[str, int] | None
 VALUES = ("cases", "present", "voxels", "ml")
 """What a coverage matrix can hold."""
+
+TOLD = tuple(name for name in LABELS if name not in NOT_KEPT)
+"""Columns of a label in answers: all but the files' manifest and the sampled voxels."""
 
 
 def status(tables: Tables) -> dict[str, Any]:
@@ -132,29 +137,54 @@ def _effective(rows: pa.Table) -> NDArray[np.bool_]:
     return effective
 
 
-def annotated_cases(tables: Tables, class_name: str, present: bool | None = None) -> pd.DataFrame:
-    """Return the cases where annotators looked for a class, with their label row. present: only with / without it.
+def labelled_cases(
+    tables: Tables, class_name: str, state: str = "annotated", present: bool | None = None, at_versions: Versions = None
+) -> pd.DataFrame:
+    """Return the cases where annotators, or a model, looked for a class, each with its label row (columns `TOLD`).
 
+    state: annotated or pseudo. present: only where the class was found (True) or was not (False).
     A KeyError names the nearest classes where there is none of that name.
     """
     class_info(class_name)
-    labels = tables.labels(class_name=class_name, state="annotated")
-    if present is not None:
-        labels = labels[(labels["voxels"] > 0) == present]
-    return labels.reset_index(drop=True)
+    labels = tables.labels(class_name=class_name, state=state, columns=TOLD, at_versions=at_versions)
+    return labels if present is None else labels[(labels["voxels"] > 0) == present].reset_index(drop=True)
 
 
 def made_by(tables: Tables, model_version: str, model_name: str | None = None) -> pd.DataFrame:
-    """Return every label row a model version made."""
-    labels = tables.labels(model_version=model_version)
+    """Return every label row a model version made (columns `TOLD`)."""
+    labels = tables.labels(model_version=model_version, columns=TOLD)
     return labels if model_name is None else labels[labels["model_name"] == model_name].reset_index(drop=True)
 
 
 def low_quality(tables: Tables, class_name: str, below: float) -> pd.DataFrame:
     """Return the pseudo-labels of a class with a quality score under `below`, the lowest first; KeyError as above."""
-    class_info(class_name)
-    labels = tables.labels(class_name=class_name, state="pseudo")
+    labels = labelled_cases(tables, class_name, "pseudo")
     return labels[labels["quality_score"] < below].sort_values(["quality_score", "case_id"]).reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a run read: its record, the table versions, and the cases and labels (columns `TOLD`) they held."""
+
+    run: dict[str, Any]
+    versions: dict[str, int]
+    cases: pd.DataFrame
+    labels: pd.DataFrame
+
+
+def snapshot(tables: Tables, run: str) -> Snapshot:
+    """Return the exact rows that a run found in the tables, whatever was superseded or withdrawn since.
+
+    run: as for `run_snapshot`. Cases and labels as `Tables.cases()` and `Tables.labels()` gave them then.
+    """
+    record = _run_record(tables, run)
+    versions = _versions_of(record)
+    return Snapshot(
+        run=record,
+        versions=versions,
+        cases=tables.cases(at_versions=versions),
+        labels=tables.labels(columns=TOLD, at_versions=versions),
+    )
 
 
 def run_snapshot(tables: Tables, run: str) -> dict[str, int]:
@@ -162,9 +192,17 @@ def run_snapshot(tables: Tables, run: str) -> dict[str, int]:
 
     run: the id of the run, of its flow run or of its MLflow run; KeyError lists the last runs of the catalog.
     """
+    return _versions_of(_run_record(tables, run))
+
+
+def _versions_of(record: Mapping[str, Any]) -> dict[str, int]:
+    return {str(name): int(version) for name, version in json.loads(record["table_versions"]).items()}
+
+
+def _run_record(tables: Tables, run: str) -> dict[str, Any]:
     runs = tables.runs()
     match = runs[(runs[["run_id", "flow_run_id", "mlflow_run_id"]] == run).any(axis=1)]
     if match.empty:
         last = [f"{row['run_id']} ({row['kind']})" for row in runs.tail(5).to_dict("records")][::-1]
         raise KeyError(f"unknown run {run!r}; the last ones: {', '.join(last) or 'none'}")
-    return {str(name): int(version) for name, version in json.loads(match.iloc[-1]["table_versions"]).items()}
+    return {str(name): value for name, value in match.iloc[-1].items()}

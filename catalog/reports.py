@@ -25,6 +25,7 @@ CAUSES = {
     "harmoniser_version": "harmoniser",
     "spacing_mm": "grid",
     "content_sha256": "decoded scan",
+    "withdrawn": "withdrawal",
 }
 """Columns that tell why a case was made anew, in words."""
 

@@ -26,7 +26,7 @@ OF_THE_CASE = ("dataset", "role", "fold", "path")
 
 _SETTLED = (
     *("case_id", "revision", "split_group", "fold", "role", "committed_at", "schema_version"),
-    *("ingest_key", "dataset", "path"),
+    *("ingest_key", "dataset", "path", "withdrawn"),
 )
 """Columns of `cases` from which revisions and folds are settled, and those that labels take from their case."""
 
@@ -63,6 +63,13 @@ class TableReads:
         rows = self._tables["cases"].read(columns=["ingest_key", "revision"], where={"case_id": case_id}).to_pylist()
         return bool(rows) and max(rows, key=lambda row: int(row["revision"]))["ingest_key"] == ingest_key
 
+    def withdrawn(self, case_ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Return the withdrawn cases, among `case_ids` or all, and why each must not be used."""
+        where = {"case_id": None if case_ids is None else list(case_ids)}
+        rows = plain(self._newest_cases(["withdrawn"], where))
+        pairs = zip(rows["case_id"].to_pylist(), rows["withdrawn"].to_pylist(), strict=True)
+        return {case_id: reason for case_id, reason in sorted(pairs) if reason is not None}
+
     def current_keys(self, dataset: str | None = None) -> dict[str, str]:
         """Return the ingest key of the current version of every case: `has` for many cases in one look."""
         rows = self._newest_cases(["ingest_key"], {"dataset": dataset})
@@ -87,7 +94,8 @@ class TableReads:
         """Return the current version of each case, sorted by case id; columns of `schema.CASES`, no fingerprint.
 
         dataset, role, fold, case_ids: keep only those. columns: only these, beside those that name and settle a case.
-        at_versions: as `versions()` returned them earlier. history: superseded versions too.
+        at_versions: as `versions()` returned them earlier. history: superseded versions too, and withdrawn cases, which
+        are left out otherwise.
         Groups linked as twins show the smallest of their names, and all scans of a group one fold
         (`splits.settled_folds`); an `at_versions` from before there was a table `twins` or `splits` sees today's.
         """
@@ -109,7 +117,7 @@ class TableReads:
         return joined.sort_values(["case_id", "revision"])[asked].reset_index(drop=True)
 
     def _settled(self, versions: Mapping[str, int]) -> pd.DataFrame:
-        """Return every row of `cases` by case and revision: the columns `_SETTLED`, `current`, the fold of its group.
+        """Return every row of `cases` by case and revision: the columns `_SETTLED`, `newest` and `current`.
 
         Revisions and folds are settled over the whole table, whatever is asked for, and once for each version of it.
         """
@@ -127,7 +135,8 @@ class TableReads:
             rows["split_group"].map(settled_folds(rows, dealt, joined)).where(rows["role"] == "train").astype("Int32")
         )
         rows = rows.sort_values(["case_id", "revision"]).reset_index(drop=True)
-        rows["current"] = ~rows["case_id"].duplicated(keep="last")
+        rows["newest"] = ~rows["case_id"].duplicated(keep="last")
+        rows["current"] = rows["newest"] & rows["withdrawn"].isna()
         self._settled_at[seen] = rows
         while len(self._settled_at) > SETTLED_KEPT:
             self._settled_at.popitem(last=False)
@@ -135,13 +144,15 @@ class TableReads:
 
     def group_members(self, split_group: str) -> list[str]:
         """Return the ids of the cases whose current version belongs to a split group or one linked to it, sorted."""
-        joined = self._joined(None)
-        wanted = joined.get(split_group, split_group)
-        groups = self.written_groups()
-        return sorted(case for case, (_, group) in groups.items() if joined.get(group, group) == wanted)
+        wanted = self._joined(None).get(split_group, split_group)
+        cases = self._settled({})
+        return sorted(cases.loc[cases["current"] & (cases["split_group"] == wanted), "case_id"])
 
     def written_groups(self) -> dict[str, tuple[int, str]]:
-        """Return case id -> (revision, split group as written) of the current version of every case."""
+        """Return case id -> (revision, split group as written) of the newest version of every case, withdrawn or not.
+
+        What looks like a withdrawn scan is still a scan that was there.
+        """
         rows = self._newest_cases(["split_group"])
         pairs = zip(rows["revision"].to_pylist(), rows["split_group"].to_pylist(), strict=True)
         return dict(zip(rows["case_id"].to_pylist(), pairs, strict=True))
@@ -178,7 +189,8 @@ class TableReads:
         """Return the labels of current cases, sorted by case, annotation and channel.
 
         Columns: those of `schema.LABELS` (or `columns` of them), and `dataset`, `role`, `fold`, `path` of the case.
-        The keyword arguments keep only rows with that value. history: labels on superseded versions of cases too.
+        The keyword arguments keep only rows with that value. history: labels on superseded versions of cases, and on
+        withdrawn cases, too.
         Name `columns` where the table is large: manifests and sampled voxels are most of its bytes.
         """
         rows = self.label_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -34,7 +34,8 @@ class Tables(TableReads):
         Each case row: the columns of `schema.CASES`; each label row: those of `schema.LABELS`, its `manifest` from
         `StoredCase.annotation_manifest`. `revision`, `committed_at` and `schema_version` are filled in. Labels are
         committed first, so whoever sees a case sees its labels. Repeating a commit changes nothing; of two writers of
-        one case one is first and the other gets a list without it. Another version of a known case supersedes it.
+        one case one is first and the other gets a list without it. Another version of a known case supersedes it; a
+        withdrawn case stays so and is not in the list.
         """
         rows = {str(case["case_id"]): case for case, _ in cases}
         if len(rows) != len(cases):
@@ -47,12 +48,43 @@ class Tables(TableReads):
             fresh = []
             for name, row in rows.items():
                 before = last.get((name,))
-                if before is None or _differ(before, row, ("ingest_key", "manifest")):
+                if before is None or (before["withdrawn"] is None and _differ(before, row, ("ingest_key", "manifest"))):
                     fresh.append(self._filled(row, before))
             return schema.arrow_rows("cases", fresh)
 
-        written = self._tables["cases"].append(rows, build, ["case_id", "revision", "ingest_key", "manifest"])
-        return [str(name) for name in written["case_id"].to_pylist()]
+        columns = ["case_id", "revision", "ingest_key", "manifest", "withdrawn"]
+        return _ids(self._tables["cases"].append(rows, build, columns))
+
+    def withdraw(self, case_ids: Collection[str], reason: str) -> list[str]:
+        """Take cases out of use (found faulty later, consent withdrawn); return the ids of those that were in use.
+
+        A row that says why supersedes each case's: it no longer shows in `cases()`, `labels()`, coverage or training,
+        no ingest brings it back, and its split group keeps its fold. Earlier versions of the tables stay readable, so
+        a run that used the case can still be explained; for the same reason its files stay referenced and garbage
+        collection keeps them. KeyError for a case that is not there: then none is withdrawn.
+        """
+        if not reason.strip():
+            raise ValueError("withdraw: found no reason, expected why the cases must not be used")
+        return self._mark(case_ids, reason.strip())
+
+    def restore(self, case_ids: Collection[str]) -> list[str]:
+        """Bring withdrawn cases back as they were; return the ids of those that were withdrawn. KeyError as above."""
+        return self._mark(case_ids, None)
+
+    def _mark(self, case_ids: Collection[str], reason: str | None) -> list[str]:
+        def build(found: list[Row]) -> pa.Table:
+            last = _latest("cases", found)
+            if unknown := sorted(set(case_ids) - {row["case_id"] for row in found}):
+                raise KeyError(f"unknown cases {', '.join(unknown)}; `ctfactory catalog query` lists them")
+            fresh = []
+            for before in (last[(name,)] for name in dict.fromkeys(case_ids)):
+                if (before["withdrawn"] is None) != (reason is None):
+                    row = {name: value for name, value in before.items() if name not in schema.FILLED_IN}
+                    marks = {"withdrawn": reason, "withdrawn_at": None if reason is None else self._now()}
+                    fresh.append(self._filled(row | marks, before))
+            return schema.arrow_rows("cases", fresh)
+
+        return _ids(self._tables["cases"].append(case_ids, build, list(schema.CASES)))
 
     def commit_labels(self, label_rows: Sequence[Row]) -> int:
         """Add label rows of any number of cases in one commit; return how many were not there already.
@@ -133,10 +165,21 @@ class Tables(TableReads):
         """Join the small files of each table; return how many were joined. Safe while others read and write."""
         return {name: table.compact() for name, table in self._tables.items()}
 
+    def migrate(self) -> dict[str, list[str]]:
+        """Bring every table to the schema version of this code; return the columns that each was given.
+
+        The first append to a table does the same. No row changes, and earlier versions stay readable.
+        """
+        return {name: table.migrate() for name, table in self._tables.items()}
+
     def _filled(self, row: Row, before: Row | None = None) -> Row:
         """Return a row with what is filled in, as the successor of `before`."""
         revision = 1 if before is None else before["revision"] + 1
         return {"committed_at": self._now(), **row, "revision": revision, "schema_version": schema.SCHEMA_VERSION}
+
+
+def _ids(rows: pa.Table) -> list[str]:
+    return [str(name) for name in rows["case_id"].to_pylist()]
 
 
 def _latest(table: str, rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:

@@ -48,7 +48,9 @@ def case_page(report: CaseReport) -> RenderableType:
 def _identity(report: CaseReport) -> Table:
     case, others = report.case, [name for name in report.group if name != report.case["case_id"]]
     fold = fold_name(case["fold"]) if case["role"] == "train" else "never in training"
+    withdrawn = [("withdrawn", f"{_when(case['withdrawn_at'])}: {case['withdrawn']}")] if case["withdrawn"] else []
     return _pairs(
+        *withdrawn,
         ("data set", f"{case['dataset']} ({case['role']}), {case['source_name'] or 'source not known'}"),
         ("licence", f"{case['licence'] or 'not known'}; {COMMERCIAL[case['non_commercial']]}"),
         ("split", f"{fold}, group {case['split_group']}"),

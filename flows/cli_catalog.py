@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from flows.cli_options import AsJson, Workspace, settings_for
-
-if TYPE_CHECKING:
-    from catalog.tables import Tables
+from flows import cli_catalog_change, cli_catalog_labels
+from flows.cli_options import AsJson, Workspace, opened
 
 catalog_app = typer.Typer(
     help="What the tables know: cases, labels, quarantine, runs; now and earlier.", no_args_is_help=True
 )
+catalog_app.command("cases")(cli_catalog_labels.labelled)
+catalog_app.command()(cli_catalog_labels.made_by)
+catalog_app.command()(cli_catalog_labels.low_quality)
+catalog_app.command()(cli_catalog_labels.snapshot)
+catalog_app.command()(cli_catalog_change.withdraw)
+catalog_app.command()(cli_catalog_change.restore)
+catalog_app.command()(cli_catalog_change.migrate)
 
 Case = Annotated[str, typer.Argument(help="A case's id, DATASET/NATIVE_ID.")]
 
@@ -26,7 +31,7 @@ def show(case: Case, workspace: Workspace = None, as_json: AsJson = False) -> No
     from flows.catalog_tables import case_page
     from flows.console import console, print_json
 
-    report = describe_case(_tables(workspace), case)
+    report = describe_case(opened(workspace), case)
     if as_json:
         print_json(report.as_dict())
     else:
@@ -60,7 +65,7 @@ def coverage(
         raise ValueError(f"--value {value}: expected {', '.join(VALUES)}")
     if state not in ("annotated", "pseudo", "any"):
         raise ValueError(f"--state {state}: expected annotated, pseudo or any")
-    tables = _tables(workspace)
+    tables = opened(workspace)
     versions = tables.versions() if run is None else run_snapshot(tables, run)
     matrices = coverages(tables, None if state == "any" else state, versions)
     if picture is not None:
@@ -88,7 +93,7 @@ def export(
     from catalog.plain_export import export_tables
     from flows.console import console, print_json
 
-    written = export_tables(_tables(workspace), folder, form, replace=replace)
+    written = export_tables(opened(workspace), folder, form, replace=replace)
     if as_json:
         print_json({"folder": str(written.folder), "rows": written.rows, "table_versions": written.table_versions})
     else:
@@ -114,7 +119,7 @@ def history(
 
     if (case is None) == (table is None):
         raise ValueError("history: give a case's id or --table NAME, one of the two")
-    tables = _tables(workspace)
+    tables = opened(workspace)
     if case is not None:
         found = case_history(tables, case)
         if as_json:
@@ -144,16 +149,10 @@ def query(
     from flows.catalog_tables import rows_table
     from flows.console import console, print_json
 
-    columns, rows = database.query(_tables(workspace), sql)
+    columns, rows = database.query(opened(workspace), sql)
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
     console.print(rows_table(columns, rows[:limit], console.width), highlight=False)
     if len(rows) > limit:
         console.print(f"{limit} of {len(rows)} rows; --limit shows more", highlight=False)
-
-
-def _tables(workspace: Path | None) -> Tables:
-    from tasks.workspace import existing_workspace
-
-    return existing_workspace(settings_for(workspace)).tables

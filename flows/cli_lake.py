@@ -109,22 +109,18 @@ def stats(workspace: Workspace = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"lake": str(opened.lake.location), **asdict(found)})
         return
-    columns = ("data set", "cases", "versions", "arrays", "files", *(f"{kind} MB" for kind in KINDS), "image ratio")
     print_table(
         "Lake",
-        columns,
+        ("data set", "cases", "versions", "arrays", "files", "image ratio"),
         [
-            (
-                item.dataset,
-                item.cases,
-                item.versions,
-                item.arrays,
-                sum(item.files.values()),
-                *(item.bytes[kind] / 1e6 for kind in KINDS),
-                item.image_ratio,
-            )
+            (item.dataset, item.cases, item.versions, item.arrays, sum(item.files.values()), item.image_ratio)
             for item in found.datasets
         ],
+    )
+    print_table(
+        "MB",
+        ("data set", *KINDS),
+        [(item.dataset, *(item.bytes[kind] / 1e6 for kind in KINDS)) for item in found.datasets],
     )
     total = sum(sum(item.bytes.values()) for item in found.datasets)
     console.print(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from catalog.tables import Tables
     from tasks.settings import Settings
     from tasks.splits import SplitChoice
 
@@ -57,3 +58,10 @@ def settings_for(workspace: Path | None) -> Settings:
     from tasks.settings import Settings  # late: the command line must answer --help at once
 
     return Settings() if workspace is None else Settings(workspace=workspace)
+
+
+def opened(workspace: Path | None) -> Tables:
+    """Return the tables of a workspace that has some; looking must not make a lake where there is none."""
+    from tasks.workspace import existing_workspace
+
+    return existing_workspace(settings_for(workspace)).tables

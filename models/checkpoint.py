@@ -82,8 +82,9 @@ def read_metadata(path: Path) -> ModelMetadata:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; give the .safetensors file that training wrote")
     with path.open("rb") as stream:
-        head = stream.read(4)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
+        head = stream.read(9)
+    # A safetensors file begins with eight bytes of length, which may look like a pickle's first ones, and then "{".
+    if head[:2] == b"PK" or (head[:1] == b"\x80" and head[8:] != b"{"):
         raise ValueError(f"{path}: a pickle, which can run code when read; expected safetensors; import it instead")
     try:
         with safe_open(path, framework="pt") as opened:

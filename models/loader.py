@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import threading
 import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -49,12 +51,25 @@ def _read_ahead(sampler: PatchSampler, numbers: range, readers: int, rank: int) 
         num_workers=readers,
         prefetch_factor=AHEAD,
         multiprocessing_context=context,
+        worker_init_fn=_end_with_parent,
         generator=torch.Generator(),  # the default one would take numbers from the training's own
     )
     for found in loader:
         if isinstance(found, _Failed):
             raise found.error
         yield found
+
+
+def _end_with_parent(_: int) -> None:
+    """Let this reader end when its training is killed; torch looks at the parent's id, which is the fork server's."""
+    training = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if training is not None:
+            training.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Pick:
 class Shares:
     """What a plan draws in the long run, as shares of all patches that add up to 1.
 
-    classes: by the class a patch is centred on; "" for those that lie anywhere. datasets, cases: by where it is from.
+    classes: by the class a patch is centred on; `anywhere` for the others. datasets, cases: by where it is from.
     """
 
     classes: dict[str, float]
@@ -127,7 +127,7 @@ class SamplingPlan:
         centred = self._foreground if self._classes.numbers else 0.0
         by_case = np.zeros(len(self._cases))
         by_case[self._any.numbers] += (1 - centred) * self._any.shares
-        classes = {"": 1 - centred}
+        classes = {"anywhere": 1 - centred}
         for channel, share in zip(self._classes.numbers, self._classes.shares, strict=True):
             classes[self._names[channel]] = centred * float(share)
             by_case[self._with[channel].numbers] += centred * share * self._with[channel].shares

@@ -93,7 +93,10 @@ def _connected(settings: Settings) -> Iterator[tuple[Client, Callable[[], None]]
     from distributed import Client
 
     if settings.dask_address == LOCAL:
+        from tasks.dispatch import LeaveInterrupts
+
         with _local_cluster(settings) as cluster, Client(cluster, set_as_default=False) as client:
+            client.register_plugin(LeaveInterrupts())
             yield client, partial(cluster.scale, len(cluster.workers))
         return
     try:
@@ -147,7 +150,7 @@ def _local_cluster(settings: Settings) -> Iterator[LocalCluster]:
             silence_logs=logging.CRITICAL,  # what becomes of a case is told by its result
             scheduler_kwargs={"allowed_failures": 0, "dashboard": False},  # each try is ours to count
             env=ONE_THREAD,
-            # The results are small records: nothing to spill, and a worker paused for its memory would never go on.
+            # The results are small records: nothing to spill, and a worker paused for its memory would stay so.
             config={f"distributed.worker.memory.{bar}": False for bar in ("target", "spill", "pause")},
         ) as cluster,
     ):
@@ -156,6 +159,7 @@ def _local_cluster(settings: Settings) -> Iterator[LocalCluster]:
 
 def default_workers() -> int:
     """Return one worker a core, or fewer where that would leave a worker less than `WORKER_GIB`."""
-    from distributed.system import CPU_COUNT, MEMORY_LIMIT
+    from dask.system import CPU_COUNT
+    from distributed.system import MEMORY_LIMIT
 
     return max(1, min(int(CPU_COUNT), int(MEMORY_LIMIT) // (WORKER_GIB * 2**30)))

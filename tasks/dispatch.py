@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from distributed import Client, KilledWorker
+from distributed import Client, KilledWorker, WorkerPlugin
 from distributed import Future as DaskFuture
 from distributed.protocol import pickle
 
@@ -64,6 +65,16 @@ class _Ended:
 
     job: _Job
     future: DaskFuture
+
+
+class LeaveInterrupts(WorkerPlugin):  # type: ignore[misc]
+    """Lets workers of this machine leave Ctrl-C, which reaches all processes of a terminal, to the command."""
+
+    name = "leave-interrupts"
+
+    def setup(self, worker: Any) -> None:  # noqa: ARG002  (the signature is Dask's)
+        """Run in the main thread of a worker when it starts."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run_guarded(payload: bytes, limit_s: float) -> Any:

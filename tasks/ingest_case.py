@@ -43,7 +43,7 @@ class IngestRequest:
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of one case; `message` says why it was refused, or what to look at."""
+    """What became of one case; `message` says why it was refused or is withdrawn, or what to look at."""
 
     case_id: str
     outcome: Outcome
@@ -57,6 +57,8 @@ def ingest_case(request: IngestRequest, settings: Settings) -> CaseOutcome:
     workspace = open_workspace(settings)
     files = request.files
     raw_sha256: str | None = None
+    if withdrawn := _withdrawn(workspace, files.where, started):
+        return withdrawn
     try:
         raw_sha256 = raw_digest(files)
         card = load_card(request.card_id, variant=request.variant)
@@ -84,7 +86,18 @@ def ingest_case(request: IngestRequest, settings: Settings) -> CaseOutcome:
             flow_run_id=request.flow_run_id,
         )
         return CaseOutcome(files.where, "quarantined", str(problem), time.monotonic() - started)
-    return CaseOutcome(files.where, "ingested", message, time.monotonic() - started)
+    # A case that was withdrawn while this ran has stayed so; the files written here are garbage.
+    return _withdrawn(workspace, files.where, started) or CaseOutcome(
+        files.where, "ingested", message, time.monotonic() - started
+    )
+
+
+def _withdrawn(workspace: Workspace, case_id: str, started: float) -> CaseOutcome | None:
+    reason = workspace.tables.withdrawn([case_id]).get(case_id)
+    if reason is None:
+        return None
+    message = f"withdrawn: {reason}; `ctfactory catalog restore {case_id}` brings it back"
+    return CaseOutcome(case_id, "unchanged", message, time.monotonic() - started)
 
 
 def quarantine(

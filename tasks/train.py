@@ -12,10 +12,11 @@ from typing import Any
 import mlflow
 
 from models.checkpoint import read_metadata
+from models.plan import SamplingPlan
 from models.settings import Preset, as_mapping, load_preset
 from models.train import train
 from tasks.evaluate import TRAINED_CLASSES, trained_classes
-from tasks.patches import training_source
+from tasks.patches import LakePatchSource, training_source
 from tasks.pictures import loss_curves
 from tasks.prefect_task import as_task
 from tasks.progress import report_progress
@@ -34,6 +35,8 @@ from tasks.tracking import log_parameters, tracked_run
 from tasks.workspace import open_workspace
 
 LOG_EVERY_STEPS = 10
+SAMPLING = "sampling.json"
+"""Artifact of a training run: the shares of its patches by class and by data set, as its weights say."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def train_model(
         mlflow.log_params({"split": choice.split, "held_out": choice.held_out_name})
         mlflow.log_params({f"table_version.{name}": version for name, version in versions.items()})
         mlflow.log_text("\n".join(seen), TRAINING_CASES)
+        mlflow.log_dict(_drawn(source, chosen), SAMPLING)
         out_dir = settings.workspace.absolute() / "training" / run_id
         history = LossHistory(chosen.train.steps)
         result = train(
@@ -130,6 +134,11 @@ def train_model(
         cases=len(cases),
         table_versions=versions,
     )
+
+
+def _drawn(source: LakePatchSource, preset: Preset) -> dict[str, dict[str, float]]:
+    shares = SamplingPlan(source.cases(), preset.model, preset.train).shares()
+    return {"classes": shares.classes, "datasets": shares.datasets}
 
 
 class LossHistory:

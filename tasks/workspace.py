@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
+from catalog.files import files_of
 from catalog.lake import Lake
+from catalog.location import Location
 from catalog.tables import Tables
 from tasks.settings import Settings
 
@@ -28,9 +31,19 @@ def row_dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def open_workspace(settings: Settings) -> Workspace:
-    """Return the workspace of `settings`; folders and tables are created on first use."""
+    """Return the workspace of `settings`; folders and tables are created on first use.
+
+    LakeUnreachable for an object store that does not answer or refuses.
+    """
     root = settings.lake
+    if not root.is_local:
+        _see_that_it_answers(root)
     return Workspace(settings=settings, lake=Lake(root), tables=Tables(root))
+
+
+@cache
+def _see_that_it_answers(lake: Location) -> None:
+    files_of(lake).list("volumes/none")  # once a process: the tables' library words a wrong bucket for its authors
 
 
 def existing_workspace(settings: Settings) -> Workspace:

@@ -72,9 +72,9 @@ def test_human_labels_win_and_then_the_newest(filled: Tables) -> None:
 
 
 def test_questions_by_class_model_and_score(filled: Tables) -> None:
-    assert queries.annotated_cases(filled, "liver")["case_id"].tolist() == ["kits/a", "kits/b", "lits/c"]
-    assert queries.annotated_cases(filled, "liver", present=False)["case_id"].tolist() == ["lits/c"]
-    assert queries.annotated_cases(filled, "pancreas_tumor").empty
+    assert queries.labelled_cases(filled, "liver")["case_id"].tolist() == ["kits/a", "kits/b", "lits/c"]
+    assert queries.labelled_cases(filled, "liver", present=False)["case_id"].tolist() == ["lits/c"]
+    assert queries.labelled_cases(filled, "pancreas_tumor").empty
     assert queries.made_by(filled, "1")["case_id"].tolist() == ["kits/b", "ward/d"]
     assert queries.made_by(filled, "1", "another").empty
     assert queries.low_quality(filled, "liver", 0.5)["quality_score"].tolist() == [0.3, 0.4]

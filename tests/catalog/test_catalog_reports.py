@@ -135,7 +135,7 @@ def test_coverages_agree_with_each_single_one(filled: Tables) -> None:
 
 def test_a_mistyped_class_is_an_error_and_not_an_empty_answer(filled: Tables) -> None:
     with pytest.raises(KeyError, match="nearest: liver"):
-        queries.annotated_cases(filled, "livr")
+        queries.labelled_cases(filled, "livr")
     with pytest.raises(KeyError, match="nearest: liver"):
         queries.low_quality(filled, "livr", 0.5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from catalog_rows import make_label, make_scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,8 +20,11 @@ from catalog import lake_read, layout
 from catalog.errors import LakeDamage
 from catalog.lake import Lake
 from catalog.lake_read import Index, clip_box
-from catalog.manifest import Manifest
+from catalog.manifest import Manifest, build_manifest
+from catalog.seals import ATTRIBUTE
+from catalog.shard import Shard
 from catalog.tables import Tables
+from catalog.verify import verify
 from imaging.volume import Volume
 
 SHARD = "0/c/0/0/0"
@@ -122,16 +127,20 @@ def test_damage_to_labels_raises_for_the_labels_only(ingested: Any, lake: Lake) 
         lake.open_bits(row, "human")
 
 
-@pytest.mark.parametrize("pipeline", [layout.ZARRS, layout.ZARR_PYTHON])
+@pytest.mark.parametrize("pipeline", [None, layout.ZARRS, layout.ZARR_PYTHON])
 @pytest.mark.parametrize("fault", ["deleted", "emptied", "flipped", "truncated"])
 @pytest.mark.parametrize("labels", [False, True])
 def test_damage_after_opening_raises_at_the_next_read(
-    ingested: Any, lake: Lake, monkeypatch: pytest.MonkeyPatch, pipeline: str, fault: str, labels: bool
+    ingested: Any, lake: Lake, monkeypatch: pytest.MonkeyPatch, pipeline: str | None, fault: str, labels: bool
 ) -> None:
-    monkeypatch.setattr(layout, "codec_pipeline", lambda: pipeline)
+    if pipeline is not None:  # arrays that the direct reader leaves to zarr
+        monkeypatch.setattr(layout, "codec_pipeline", lambda: pipeline)
+        monkeypatch.setattr(Shard, "of", lambda *_: None)
     row = ingested()
     stored = lake.open_bits(row, "human") if labels else lake.open_image(row)
-    stored.read()
+    assert (stored.shard is None) == (pipeline is not None)
+    expected = make_label() if labels else make_scan().array
+    np.testing.assert_array_equal(stored.read(), expected)
     damage(lake.root / row["path"] / (LABEL_SHARD if labels else SHARD), fault)
     with pytest.raises(LakeDamage, match="kits/case_1"):
         stored.read()
@@ -142,6 +151,28 @@ def test_a_shard_of_another_case_raises(ingested: Any, lake: Lake) -> None:
     shutil.copy(lake.root / other["path"] / SHARD, lake.root / row["path"] / SHARD)
     with pytest.raises(LakeDamage, match="bytes"):
         lake.open_image(row)
+
+
+def test_an_array_of_an_earlier_lake_without_noted_checksums_is_hashed(
+    ingested: Any, lake: Lake, tables: Tables, case_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.shard.WHOLE_CHECK_BYTES", 0)
+    row = ingested()
+    folder = lake.root / row["path"]
+    for path in folder.rglob("zarr.json"):
+        metadata = json.loads(path.read_text())
+        metadata.get("attributes", {}).pop(ATTRIBUTE, None)
+        path.write_text(json.dumps(metadata))
+    manifest = build_manifest(folder, leave_out=("labels/zarr.json",)).to_json()
+    tables.commit_case({**case_row("kits", "case_1", path=row["path"]), "manifest": manifest})
+    old = dict(tables.cases().iloc[0])
+    np.testing.assert_array_equal(lake.open_image(old).read(), make_scan().array)
+    damage(folder / SHARD, "flipped")
+    with pytest.raises(LakeDamage, match="SHA-256"):
+        Lake(lake.root).open_image(old)
+    assert [item.file for item in verify(tables, lake, read_data=True) if "labels" not in item.file] == [
+        f"{row['path']}/{SHARD}"
+    ]
 
 
 def test_an_annotation_that_the_row_does_not_list_is_never_read(

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
+from deltalake.table import TableOptimizer
 
 from catalog import delta, schema
 from catalog.errors import CommitRefused
@@ -238,6 +239,25 @@ def test_compaction_changes_no_row_no_token_and_no_old_version(tables: Tables, c
     assert len(DeltaTable(tables.location.folder / "tables/cases").file_uris()) == 1
 
 
+def test_two_compactions_at_once_double_no_row(
+    tables: Tables, case_row: Any, label_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        commit(tables, case_row, label_row, f"case_{number}")
+    other = Tables(tables.location)
+    join = TableOptimizer.compact
+
+    def join_late(optimizer: TableOptimizer, **options: Any) -> dict[str, Any]:
+        monkeypatch.setattr(TableOptimizer, "compact", join)  # another one begins and ends before this one joins
+        assert other._tables["labels"].compact() == 4
+        return join(optimizer, **options)
+
+    monkeypatch.setattr(TableOptimizer, "compact", join_late)
+    assert tables._tables["labels"].compact() == 0
+    assert len(Tables(tables.location).labels(history=True)) == 8
+    assert len(DeltaTable(tables.location.folder / "tables/labels").file_uris()) == 1
+
+
 def test_small_files_are_joined_on_the_way(
     tables: Tables, case_row: Any, label_row: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,8 +266,8 @@ def test_small_files_are_joined_on_the_way(
     for number in range(12):
         commit(tables, case_row, label_row, f"case_{number}")
         seen.append((tables.versions()["cases"], len(tables.cases())))
-    # The fifth commit is followed by version 6 that joins, the ninth is version 10 and followed by 11.
-    assert [version for version, _ in seen] == [1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14]
+    # The fifth commit is followed by version 7 that joins, the eighth is version 10 and followed by 12.
+    assert [version for version, _ in seen] == [1, 2, 3, 4, 7, 8, 9, 12, 13, 14, 17, 18]
     assert [cases for _, cases in seen] == list(range(1, 13))
     assert len(tables.labels()) == 24
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -237,3 +238,44 @@ def test_query_without_duckdb_says_what_to_install(run: Any, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(RuntimeError, match=r"pip install 'ct-label-factory\[sql\]'"):
         run("query", "SELECT 1")
+
+
+def test_labels_are_listed_by_class_model_and_score(run: Any) -> None:
+    assert [row["case_id"] for row in json.loads(run("cases", "--class", "kidney_tumor", "--json"))] == [
+        "kits/1",
+        "kits/2",
+    ]
+    present = json.loads(run("cases", "--class", "kidney_tumor", "--present", "--json"))
+    assert [(row["case_id"], row["ml"]) for row in present] == [("kits/2", 2.5)]
+    assert "kits/1" in run("cases", "--class", "kidney_tumor", "--absent")
+    assert [row["case_id"] for row in json.loads(run("made-by", "4", "--json"))] == ["ward/9"]
+    assert run("made-by", "4", "--model", "another") == "none\n"
+    assert [row["quality_score"] for row in json.loads(run("low-quality", "liver", "--below", "0.8", "--json"))] == [
+        0.75
+    ]
+    assert run("low-quality", "liver") == "none\n"
+    assert "ward/9" in run("low-quality", "liver", "--below", "0.8")
+    with pytest.raises(ValueError, match="expected annotated or pseudo"):
+        run("cases", "--class", "liver", "--state", "guessed")
+
+
+def test_a_snapshot_holds_the_rows_that_a_run_read(run: Any) -> None:
+    found = json.loads(run("snapshot", "run-1", "--json"))
+    assert [row["case_id"] for row in found["cases"]] == ["kits/1", "kits/2"]
+    assert [row["class_name"] for row in found["labels"]] == ["liver", "kidney_tumor", "kidney_tumor"]
+    assert found["table_versions"]["cases"] == 3
+    assert "2 cases, 3 labels" in run("snapshot", "run-1")
+
+
+def test_cases_are_withdrawn_and_restored(run: Any, workspace: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(workspace, own)
+    assert run("withdraw", "kits/1", "--reason", "consent withdrawn", at=own) == "kits/1: withdrawn\n"
+    assert run("withdraw", "kits/1", "--reason", "again", at=own) == "kits/1: withdrawn already\n"
+    assert "consent withdrawn" in run("show", "kits/1", at=own)
+    assert "withdrawal" in run("history", "kits/1", at=own)
+    assert "kits/1" not in run("cases", "--class", "kidney_tumor", at=own)
+    assert json.loads(run("restore", "kits/1", "--json", at=own)) == {"restored": ["kits/1"], "unchanged": []}
+    assert "kits/1" in run("cases", "--class", "kidney_tumor", at=own)
+    assert "nothing to add" in run("migrate", at=own)
+    assert json.loads(run("migrate", "--json", at=own))["added"]["cases"] == []

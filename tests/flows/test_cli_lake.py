@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from catalog.errors import LakeUnreachable
 from datasets_registry.miniatures import write_miniature
 from flows.cli_lake import lake_app
 from tasks.ingest import ingest_batch, list_source
@@ -142,3 +143,13 @@ def test_gc_does_not_take_a_lake_whose_tables_are_elsewhere_for_garbage(workspac
     with pytest.raises(ValueError, match="hold no case, but the lake holds 2 orphans"):
         run("gc", "--grace", "0s", at=workspace)
     assert len(list((workspace / "lake/volumes").rglob("0/c/0/0/0"))) == 4  # images and labels
+
+
+@pytest.mark.parametrize("command", ["verify", "gc", "stats"])
+def test_a_wrong_bucket_is_told_in_one_line(
+    s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("CTFACTORY_LAKE_ROOT", "s3://no-such-bucket/lake")
+    with pytest.raises(LakeUnreachable, match=r"s3://no-such-bucket/lake.*check that the bucket exists") as told:
+        run(command, at=tmp_path)
+    assert "\n" not in str(told.value)

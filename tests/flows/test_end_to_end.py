@@ -112,7 +112,7 @@ def test_training_run_can_be_read_again(report: FactoryReport, settings: Setting
     assert run_snapshot(open_workspace(settings).tables, report.training.run_id) == read
     assert np.isfinite(run.data.metrics["loss"])
     names = {item.path for item in mlflow.MlflowClient().list_artifacts(report.training.run_id)}
-    assert {"environment.json", "parameters.json", "loss.png", "training_cases.txt"} <= names
+    assert {"environment.json", "parameters.json", "loss.png", "training_cases.txt", "sampling.json"} <= names
     evaluated = {item.path for item in mlflow.MlflowClient().list_artifacts(report.evaluation.evaluation.run_id)}
     assert {"classes.csv", "detection.csv", "scores.csv", "class_scores.png", "chaos_ct.png"} <= evaluated
 

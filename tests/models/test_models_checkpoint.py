@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,6 +44,17 @@ def test_pickle_is_refused_unread(tmp_path, zipped):
     torch.save({"net": {}}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match="a pickle"):
         load_model(path)
+
+
+def test_a_file_whose_length_looks_like_a_pickle_is_read(stored, tmp_path):
+    model, metadata, _ = stored
+    path = tmp_path / "m.safetensors"
+    for length in range(0, 256, 8):  # of the header, which is padded to eights: its lowest byte comes by 0x80
+        save_checkpoint(path, model, replace(metadata, extra={"note": "x" * length}))
+        if path.read_bytes()[0] == 0x80:
+            assert len(read_metadata(path).extra["note"]) == length
+            return
+    raise AssertionError("no header of that length was written")
 
 
 def test_torn_foreign_and_missing_files_are_told_apart(stored, tmp_path):

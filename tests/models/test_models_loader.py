@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
-import time
 from pathlib import Path
 
 import psutil
@@ -106,45 +104,50 @@ def test_leaving_early_ends_the_readers() -> None:
     assert readers_alive() == []
 
 
-def test_an_interrupt_ends_the_run_and_its_readers_quietly(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import time
-            from models_source import BoxSource
-            from models.loader import open_batches
-            from models.sampling import PatchSampler
-            from models.settings import ModelSettings, TrainSettings
+SCRIPT = """
+import time
+from models_source import BoxSource
+from models.loader import open_batches
+from models.sampling import PatchSampler
+from models.settings import ModelSettings, TrainSettings
 
-            if __name__ == "__main__":
-                model = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
-                sampler = PatchSampler(BoxSource(), model, TrainSettings(batch=2))
-                try:
-                    with open_batches(sampler, range(10**6), 2, 0) as found:
-                        for batch in found:
-                            print("batch", flush=True)
-                            time.sleep(0.1)
-                except KeyboardInterrupt:
-                    print("interrupted", flush=True)
-            """
-        )
-    )
+if __name__ == "__main__":
+    model = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
+    sampler = PatchSampler(BoxSource(), model, TrainSettings(batch=2))
+    try:
+        with open_batches(sampler, range(10**6), 2, 0) as found:
+            for batch in found:
+                print("batch", flush=True)
+                time.sleep(0.1)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_a_run_that_is_stopped_takes_its_readers_with_it(tmp_path: Path, how: str) -> None:
+    (tmp_path / "run.py").write_text(SCRIPT)
     paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
     run = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        [sys.executable, tmp_path / "run.py"],
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "stderr").open("w"),
+        text=True,
+        start_new_session=True,
         env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
+    )
     assert run.stdout is not None
     assert run.stdout.readline() == "batch\n"
-    children = psutil.Process(run.pid).children(recursive=True)
-    assert len(children) >= 2
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-    out, err = run.communicate(timeout=60)
-    assert out.endswith("interrupted\n")
-    assert run.returncode == 0
-    assert "Traceback" not in err
-    deadline = time.monotonic() + 20
-    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
-        assert time.monotonic() < deadline, "readers outlive the run"
-        time.sleep(0.1)
+    servers = psutil.Process(run.pid).children()
+    readers = [reader for server in servers for reader in server.children()]
+    assert len(readers) == 2
+    if how == "interrupted":
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+        assert run.communicate(timeout=60)[0].endswith("interrupted\n")
+        assert run.returncode == 0
+        assert "Traceback" not in (tmp_path / "stderr").read_text()
+    else:
+        run.kill()
+        run.wait()
+    _, alive = psutil.wait_procs([*readers, *servers], timeout=30)
+    assert alive == []

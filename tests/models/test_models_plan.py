@@ -43,7 +43,7 @@ def draw(train: TrainSettings, number: int = 2000, cases: list[TrainCase] = CASE
 def test_even_weights_draw_classes_evenly_and_cases_evenly_within_a_class() -> None:
     shares = SamplingPlan(CASES, MODEL, TrainSettings(foreground=0.6)).shares()
     # liver, spleen and tumour occur, the aorta is absent: 0.2 each; livers are shared by three cases
-    assert shares.classes == pytest.approx({"": 0.4, "spleen": 0.2, "liver": 0.2, "liver_tumor": 0.2})
+    assert shares.classes == pytest.approx({"anywhere": 0.4, "spleen": 0.2, "liver": 0.2, "liver_tumor": 0.2})
     liver = 0.2 / 3
     assert shares.cases == pytest.approx(
         {"a/1": 0.1 + liver + 0.2, "a/2": 0.1 + liver, "b/1": 0.1 + liver, "c/1": 0.1 + 0.2}
@@ -57,7 +57,7 @@ def test_weights_multiply() -> None:
     )
     shares = SamplingPlan(CASES, MODEL, train).shares()
     # spleen 2 x 1 / 1 case = 2; liver 1 / 3 cases; tumour 5 / 1 case: of 22 / 3
-    assert shares.classes == pytest.approx({"": 0.0, "spleen": 6 / 22, "liver": 1 / 22, "liver_tumor": 15 / 22})
+    assert shares.classes == pytest.approx({"anywhere": 0.0, "spleen": 6 / 22, "liver": 1 / 22, "liver_tumor": 15 / 22})
     # of the livers, a/1 and a/2 count 3 each and b/1 once
     assert shares.cases["b/1"] == pytest.approx(1 / 22 / 7)
     assert shares.cases["a/2"] == pytest.approx(3 / 22 / 7)
@@ -65,7 +65,7 @@ def test_weights_multiply() -> None:
 
 def test_rarity_of_minus_one_draws_a_class_as_often_as_cases_show_it() -> None:
     shares = SamplingPlan(CASES, MODEL, TrainSettings(foreground=1.0, rarity=-1.0)).shares()
-    assert shares.classes == pytest.approx({"": 0.0, "spleen": 1 / 5, "liver": 3 / 5, "liver_tumor": 1 / 5})
+    assert shares.classes == pytest.approx({"anywhere": 0.0, "spleen": 1 / 5, "liver": 3 / 5, "liver_tumor": 1 / 5})
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_rarity_of_minus_one_draws_a_class_as_often_as_cases_show_it() -> None:
 )
 def test_frequencies_agree_with_the_shares(train: TrainSettings) -> None:
     drawn, shares = draw(train), SamplingPlan(CASES, MODEL, train).shares()
-    names = {"": None, "spleen": SPLEEN, "liver": LIVER, "liver_tumor": TUMOUR}
+    names = {"anywhere": None, "spleen": SPLEEN, "liver": LIVER, "liver_tumor": TUMOUR}
     for counted, expected in (
         (Counter(channel for _, channel in drawn), {names[name]: share for name, share in shares.classes.items()}),
         (Counter(case_id for case_id, _ in drawn), shares.cases),

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tasks import case_cluster as case_cluster_module
-from tasks.case_cluster import case_cluster
+from tasks.case_cluster import case_cluster, default_workers
 from tasks.lost import Lost, RunStopped
 from tasks.map_cases import map_cases
 from tasks.progress import CaseProgress, listening
@@ -28,6 +28,12 @@ from tasks.settings import Settings
 
 def _square(number: int) -> int:
     return number * number
+
+
+def _interrupt_oneself(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+    return number
 
 
 @dataclass(frozen=True)
@@ -121,11 +127,10 @@ def test_cases_that_end_their_workers_are_named_after_three_tries_and_the_others
 
 
 def test_a_case_that_hangs_is_named_with_the_limit(settings: Settings, tmp_path: Path) -> None:
-    short = settings.model_copy(update={"case_limit_s": 2.0})
-    deeds = [Deed("hang", tmp_path, "hang"), Deed("good", tmp_path)]
-    lost, good = Context().run(map_cases, _do, deeds, short)  # a cluster of its own, beside the one of the module
-    assert lost == Lost(deeds[0], "timeout", 3, "still at work after 2 s")
-    assert good == "good"
+    short = settings.model_copy(update={"case_limit_s": 2.0, "workers": 1})
+    deed = Deed("hang", tmp_path, "hang")
+    found = Context().run(map_cases, _do, [deed], short)  # a cluster of its own, beside the one of the module
+    assert found == [Lost(deed, "timeout", 3, "still at work after 2 s")]
 
 
 def test_a_case_whose_worker_died_once_is_tried_again(settings: Settings, cluster: None, tmp_path: Path) -> None:
@@ -151,6 +156,17 @@ def test_workers_killed_by_somebody_cost_no_case(settings: Settings, cluster: No
     assert results == [deed.name for deed in deeds]
     again = sum(deed.tries() - 1 for deed in deeds)
     assert again <= 3
+
+
+def test_workers_leave_ctrl_c_to_the_command(settings: Settings, cluster: None) -> None:
+    assert map_cases(_interrupt_oneself, [1], settings) == [1]
+
+
+def test_a_worker_a_core_unless_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask.system.CPU_COUNT", 16)
+    for gib, workers in ((2, 1), (23, 5), (256, 16)):
+        monkeypatch.setattr("distributed.system.MEMORY_LIMIT", gib * 2**30)
+        assert default_workers() == workers
 
 
 def test_batches_of_several_threads_share_the_workers(settings: Settings, cluster: None, tmp_path: Path) -> None:

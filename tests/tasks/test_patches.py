@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from catalog.errors import LakeDamage
 from catalog.splits import TEST
-from datasets_registry.taxonomy import class_info
+from datasets_registry.taxonomy import all_classes, class_info
 from imaging.bits import empty_bits, set_channel
 from imaging.volume import Volume
 from models.loader import open_batches
+from models.plan import SamplingPlan
 from models.sampling import Batch, PatchSampler
 from models.settings import ModelSettings, TrainSettings
 from tasks.case_rows import label_rows
@@ -30,13 +33,13 @@ HU_COLUMNS = ("hu_min", "hu_max", "hu_mean", "hu_p01", "hu_p50", "hu_p99")
 def _commit(
     workspace: Workspace, dataset: str, native_id: str, *, fold: int, role: str = "train", **known: Any
 ) -> None:
-    """Commit a case with a liver of one voxel at (1, 2, 3) and HU that count up along x, y, z."""
+    """Commit a case with one voxel of a liver (or of `shown`) at (1, 2, 3) and HU that count up along x, y, z."""
     affine = np.diag([*SPACING_MM, 1.0])
     image = Volume(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE), affine)
     bits = empty_bits(SHAPE, 32)
     mask = np.zeros(SHAPE, dtype=bool)
     mask[1, 2, 3] = True
-    set_channel(bits, class_info("liver").channel, mask)
+    set_channel(bits, class_info(known.get("shown", "liver")).channel, mask)
     key = f"{dataset}{native_id}".encode().hex().ljust(64, "0")
     stored = workspace.lake.write_case(dataset, native_id, key, image, {}, {"shipped": bits})
     identity = {"case_id": f"{dataset}/{native_id}", "ingest_key": key}
@@ -134,6 +137,31 @@ def test_padding_is_air_to_the_network_and_known_to_be_none_of_the_scan(workspac
     assert (batch.image[~batch.valid] == 0).all()
     assert not batch.target[~batch.valid.expand_as(batch.target)].any()
     assert batch.valid.sum() == np.prod(SHAPE)
+
+
+def test_weights_share_out_the_patches_of_a_catalog(workspace: Workspace) -> None:
+    _commit(workspace, "a", "1", fold=1)  # liver; liver_tumor annotated and absent
+    _commit(workspace, "a", "2", fold=1)
+    _commit(workspace, "b", "1", fold=1, classes=("liver",))
+    _commit(workspace, "c", "1", fold=1, classes=("spleen",), shown="spleen")
+    _commit(workspace, "c", "2", fold=1, classes=("spleen",))  # shows a liver that nobody annotated
+    model = ModelSettings(classes=("spleen", "liver", "liver_tumor"), spacing_mm=SPACING_MM, patch=(8, 8, 8))
+    train = TrainSettings(foreground=0.5, dataset_weights={"b": 2.0}, class_weights={"spleen": 3.0}, lesion_weight=9.0)
+    plan = SamplingPlan(_source(workspace).cases(), model, train)
+    # foreground: spleen 3, liver 1, the tumour nowhere; livers count 1, 1 and 2. The rest: 1, 1, 2, 1 and 1 of 6.
+    expected = {
+        ("liver", "a/1"): 0.5 * 1 / 4 * 1 / 4, ("liver", "a/2"): 0.5 * 1 / 4 * 1 / 4,
+        ("liver", "b/1"): 0.5 * 1 / 4 * 2 / 4, ("spleen", "c/1"): 0.5 * 3 / 4,
+        **{(None, name): 0.5 / 6 for name in ("a/1", "a/2", "c/1", "c/2")}, (None, "b/1"): 0.5 * 2 / 6,
+    }  # fmt: skip
+    random, drawn = np.random.default_rng(0), Counter[tuple[str | None, str]]()
+    for _ in range(3000):
+        pick = plan.draw(random)
+        drawn[None if pick.channel is None else all_classes()[pick.channel].name, pick.case.case_id] += 1
+    assert set(drawn) == set(expected)
+    found = [drawn[key] for key in expected]
+    assert chisquare(found, np.array(list(expected.values())) * 3000).pvalue > 0.01
+    assert plan.shares().datasets == pytest.approx({"a": 0.0625 + 1 / 6, "b": 0.0625 + 1 / 6, "c": 0.375 + 1 / 6})
 
 
 @pytest.mark.parametrize("readers", [0, 2])
