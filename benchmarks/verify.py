@@ -22,7 +22,7 @@ from catalog.tables import Tables
 from catalog.verify import verify
 from datasets_registry.durable import sync
 
-CASES = 40
+CASES = 20
 BLOCK = 2**20
 
 
@@ -49,8 +49,8 @@ def main() -> None:
                 _drop(path)
             work()
 
-        cached = run_in_turn("verify cached", ours, peer, repeats=7)
-        cold = run_in_turn("verify", lambda: from_disk(ours), lambda: from_disk(peer), repeats=7)
+        cached = run_in_turn("verify cached", ours, peer, repeats=11)
+        cold = run_in_turn("verify", lambda: from_disk(ours), lambda: from_disk(peer), repeats=11)
         for name, result in (("verify cached", cached), ("verify", cold)):
             print(f"{name}: ours {size / result.ours:.2f} GB/s, peer {size / result.peer:.2f} GB/s")
 
