@@ -20,7 +20,7 @@ from catalog.writing import naming_the_write
 from imaging.volume import Volume
 
 OPEN_ARRAYS = 256
-"""Opened arrays kept per process; one holds a few kilobytes and no file."""
+"""Opened arrays kept per process; one holds some ten kilobytes and, in a local lake, its shard's file."""
 
 
 class Lake:

@@ -141,14 +141,14 @@ def settled_folds(cases: pd.DataFrame, dealt: pd.DataFrame, joined: Mapping[str,
 def twins_between(cases: pd.DataFrame, one: Iterable[str], other: Iterable[str]) -> list[tuple[str, str]]:
     """Return the pairs of case ids, of `one` and of `other`, that share a split group, sorted; a case is its own twin.
 
-    Each of `one` is named once, with itself or with the first of its twins.
+    Each of `one` is named once, with itself or with the first of its twins. cases: rows with `case_id` and
+    `split_group`; with all versions of the cases, twins by an earlier content count too.
     """
-    group_of = dict(zip(cases["case_id"], cases["split_group"], strict=True))
-    others = sorted(case_id for case_id in set(other) if case_id in group_of)
-    twin = {group_of[case_id]: case_id for case_id in reversed(others)}
-    chosen = sorted(case_id for case_id in set(one) if case_id in group_of and group_of[case_id] in twin)
-    inside = set(others)
-    return [(case_id, case_id if case_id in inside else twin[group_of[case_id]]) for case_id in chosen]
+    asked, others = set(one), set(other)
+    rows = sorted(zip(cases["case_id"], cases["split_group"], strict=True))
+    twin = {group: case_id for case_id, group in reversed(rows) if case_id in others}
+    found = {case_id: twin[group] for case_id, group in reversed(rows) if case_id in asked and group in twin}
+    return sorted((case_id, case_id if case_id in others else first) for case_id, first in found.items())
 
 
 def cases_per_fold(cases: pd.DataFrame) -> pd.DataFrame:

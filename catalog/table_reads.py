@@ -52,7 +52,7 @@ class TableReads:
             name: AppendTable(self.location / "tables" / name, schema.arrow_schema(name), schema.NAMED_BY[name])
             for name in schema.TABLES
         }
-        self._settled_at: OrderedDict[tuple[int, int, int], pd.DataFrame] = OrderedDict()
+        self._settled_at: OrderedDict[tuple[int, ...], pd.DataFrame] = OrderedDict()
 
     def exist(self) -> bool:
         """Whether there are tables already; looking does not create them."""
@@ -121,12 +121,13 @@ class TableReads:
 
         Revisions and folds are settled over the whole table, whatever is asked for, and once for each version of it.
         """
-        cases, twins, splits = (
-            versions.get(name, self._tables[name].version()) for name in ("cases", "twins", "splits")
+        cases, twins, splits = seen = tuple(
+            versions[name] if name in versions else self._tables[name].version()
+            for name in ("cases", "twins", "splits")
         )
-        seen = (cases, twins, splits)
-        if seen in self._settled_at:
-            return self._settled_at[seen]
+        kept = self._settled_at.get(seen)
+        if kept is not None:
+            return kept
         rows = frame_of(self._tables["cases"].read(cases, _SETTLED))
         dealt = frame_of(self._tables["splits"].read(splits))
         if joined := self._joined(twins):

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.reports import CaseHistory, CaseReport
+from catalog.splits import fold_name
 from datasets_registry.taxonomy import class_info
 
 KEY_SHOWN = 12
@@ -46,7 +47,7 @@ def case_page(report: CaseReport) -> RenderableType:
 
 def _identity(report: CaseReport) -> Table:
     case, others = report.case, [name for name in report.group if name != report.case["case_id"]]
-    fold = "never in training" if case["fold"] is None else f"fold {case['fold']}"
+    fold = fold_name(case["fold"]) if case["role"] == "train" else "never in training"
     withdrawn = [("withdrawn", f"{_when(case['withdrawn_at'])}: {case['withdrawn']}")] if case["withdrawn"] else []
     return _pairs(
         *withdrawn,

@@ -82,8 +82,10 @@ def read_metadata(path: Path) -> ModelMetadata:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; give the .safetensors file that training wrote")
     with path.open("rb") as stream:
-        head = stream.read(4)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
+        head = stream.read(9)
+    # Safetensors begin with the length of a JSON header, whose lowest bytes can be any, also those of a pickle.
+    headed = head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+    if not headed and (head[:2] == b"PK" or head[:1] == b"\x80"):
         raise ValueError(f"{path}: a pickle, which can run code when read; expected safetensors; import it instead")
     try:
         with safe_open(path, framework="pt") as opened:

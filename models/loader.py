@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from models.sampling import Batch, PatchSampler
+from models.sampling import Batch, BatchMaker, Drawn, PatchSampler
 
 AHEAD = 2
 """Batches that each reader process makes ahead."""
@@ -45,8 +45,8 @@ def _read_ahead(sampler: PatchSampler, numbers: range, readers: int, rank: int) 
     context = multiprocessing.get_context(start)
     context.set_forkserver_preload([__name__])
     loader = DataLoader(
-        _Numbered(sampler, rank),
-        sampler=numbers,
+        _ToRead(sampler.maker),
+        sampler=(sampler.draw(number, rank) for number in numbers),  # drawn here, so that readers need no plan
         batch_size=None,
         num_workers=readers,
         prefetch_factor=AHEAD,
@@ -90,15 +90,14 @@ class _Failed:
         return cls(error)
 
 
-class _Numbered(Dataset[Batch | _Failed]):
-    """The batches of a sampler by number, for torch's loader."""
+class _ToRead(Dataset[Batch | _Failed]):
+    """Batches by what was drawn for them, for torch's loader."""
 
-    def __init__(self, sampler: PatchSampler, rank: int) -> None:
-        self._sampler = sampler
-        self._rank = rank
+    def __init__(self, maker: BatchMaker) -> None:
+        self._maker = maker
 
-    def __getitem__(self, number: int) -> Batch | _Failed:
+    def __getitem__(self, drawn: Drawn) -> Batch | _Failed:
         try:
-            return self._sampler.batch(number, self._rank)
+            return self._maker.make(drawn)
         except Exception as error:
-            return _Failed.of(error, number)
+            return _Failed.of(error, drawn.number)

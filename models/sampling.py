@@ -18,7 +18,7 @@ from models.settings import ModelSettings, TrainSettings
 
 
 class PatchSource(Protocol):
-    """Where patches come from; sent to each reader process, which opens its own handles."""
+    """Where patches come from; sent to each reader process, which opens its own handles and only calls `read`."""
 
     def cases(self) -> Sequence[TrainCase]:
         """Return every case, always in the same order."""
@@ -51,21 +51,46 @@ def window_hu(image: NDArray[Any] | Tensor, hu_window: tuple[float, float]) -> T
     return (torch.as_tensor(image).to(torch.float32).clamp(low, high) - low) / (high - low)
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A batch that is decided on but not yet read: its number, its patches and the generator for all that follows."""
+
+    number: int
+    picks: tuple[Pick, ...]
+    random: np.random.Generator
+
+
 class PatchSampler:
     """Draws batches from a source by the plan of the settings; see `SamplingPlan` for what is drawn and refused."""
+
+    def __init__(self, source: PatchSource, model: ModelSettings, train: TrainSettings) -> None:
+        self._train = train
+        self._plan = SamplingPlan(source.cases(), model, train)
+        self.maker = BatchMaker(source, model, train)
+
+    def draw(self, step: int, rank: int = 0) -> Drawn:
+        """Decide on the batch of a step: the same for the same seed, step and rank (process of a distributed run)."""
+        random = np.random.default_rng([self._train.seed, step, rank])
+        return Drawn(step, tuple(self._plan.draw(random) for _ in range(self._train.batch)), random)
+
+    def batch(self, step: int, rank: int = 0) -> Batch:
+        """Return the batch of a step, read here and now; see `draw`."""
+        return self.maker.make(self.draw(step, rank))
+
+
+class BatchMaker:
+    """Reads what was drawn and makes tensors of it. This, not the plan, is what each reader process gets."""
 
     def __init__(self, source: PatchSource, model: ModelSettings, train: TrainSettings) -> None:
         self._source = source
         self._model = model
         self._train = train
-        self._plan = SamplingPlan(source.cases(), model, train)
         self._channels = model.channels
         self._output_of = {channel: output for output, channel in enumerate(self._channels)}
 
-    def batch(self, step: int, rank: int = 0) -> Batch:
-        """Return the batch of a step: the same for the same seed, step and rank (process of a distributed run)."""
-        random = np.random.default_rng([self._train.seed, step, rank])
-        picks = [self._plan.draw(random) for _ in range(self._train.batch)]
+    def make(self, drawn: Drawn) -> Batch:
+        """Return the batch that was drawn."""
+        picks = drawn.picks
         outputs = sorted({self._output_of[c] for pick in picks for c in pick.case.annotated if c in self._output_of})
         channels = [self._channels[output] for output in outputs]
         size = self._model.patch
@@ -75,7 +100,7 @@ class PatchSampler:
         for row, pick in enumerate(picks):
             # the lake's patches run along X; turned round before they are widened, or unpacked into many masks
             image, bits, valid = self._read(pick)
-            images[row, 0] = self._augment(window_hu(np.ascontiguousarray(image), self._model.hu_window), random)
+            images[row, 0] = self._augment(window_hu(np.ascontiguousarray(image), self._model.hu_window), drawn.random)
             unpack(bits, channels, out=targets[row].numpy())
             valids[row, 0] = torch.from_numpy(valid)
         return Batch(

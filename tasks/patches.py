@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,14 @@ class LakePatchSource:
 
     def __init__(self, lake: Lake, cases: pd.DataFrame, labels: pd.DataFrame, *, tumour_free: bool = False) -> None:
         self._lake = lake
-        self._case_rows: dict[str, dict[str, Any]] = {str(row["case_id"]): row for row in row_dicts(cases)}
+        case_rows = {str(row["case_id"]): row for row in row_dicts(cases)}
+        self._case_rows = {case_id: _only(row, "case_id", "path", "manifest") for case_id, row in case_rows.items()}
         self._label_rows: dict[str, dict[str, Any]] = {}
         foreground: dict[str, dict[int, NDArray[np.int32]]] = {}
         for row in row_dicts(labels):
             case_id = str(row["case_id"])
-            first = self._label_rows.setdefault(case_id, row)
+            kept = _only(row, "case_id", "path", "manifest", "annotation")
+            first = self._label_rows.setdefault(case_id, kept)
             if first["annotation"] != row["annotation"]:
                 raise ValueError(
                     f"{case_id}: labels of the annotations {first['annotation']!r} and {row['annotation']!r}, "
@@ -42,9 +44,9 @@ class LakePatchSource:
         self._learnt = {channel for channels_of_case in foreground.values() for channel in channels_of_case}
         absent = {
             case_id: self._learnt & set(channels(list(row["tumour_free"]))) if tumour_free else set()
-            for case_id, row in self._case_rows.items()
+            for case_id, row in case_rows.items()
         }
-        self._cases = [
+        self._cases: list[TrainCase] | None = [
             TrainCase(
                 case_id=case_id,
                 annotated=tuple(sorted({*foreground[case_id], *absent[case_id]})),
@@ -52,12 +54,18 @@ class LakePatchSource:
                 foreground={channel: voxels for channel, voxels in foreground[case_id].items() if len(voxels)},
                 dataset=str(row["dataset"]),
             )
-            for case_id, row in sorted(self._case_rows.items())
+            for case_id, row in sorted(case_rows.items())
             if case_id in foreground
         ]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A reader process only reads; the positions of all cases would be gigabytes for each.
+        return {**self.__dict__, "_cases": None}
+
     def cases(self) -> Sequence[TrainCase]:
-        """Return the cases that carry at least one annotated class, by case id."""
+        """Return the cases that carry at least one annotated class, by case id; not in a process it was sent to."""
+        if self._cases is None:
+            raise RuntimeError("patch source: found a copy sent to another process, which only reads; draw at home")
         return self._cases
 
     def annotated_classes(self) -> tuple[str, ...]:
@@ -74,6 +82,10 @@ class LakePatchSource:
         valid = np.zeros(size_xyz, dtype=bool)
         valid[image.valid] = True
         return image.array, bits.array, valid
+
+
+def _only(row: Mapping[str, Any], *columns: str) -> dict[str, Any]:
+    return {column: row[column] for column in columns}
 
 
 def training_source(

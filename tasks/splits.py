@@ -195,7 +195,9 @@ def cases_to_score(
         wanted = wanted[wanted["dataset"].isin(list(cohorts))]
     labels = workspace.tables.labels(case_ids=wanted["case_id"], state="annotated", columns=["class_name"])
     wanted = wanted[wanted["case_id"].isin(labels["case_id"])]
-    pairs = twins_between(every, wanted["case_id"], trained_on)
+    # The model may have seen an earlier version of a case, or one that was withdrawn since.
+    known = workspace.tables.cases(columns=["split_group"], history=True)
+    pairs = twins_between(known, wanted["case_id"], trained_on)
     if pairs and not choice.drop_leaking:
         raise LeakRefused(
             f"the model was trained on {len(pairs)} of these {len(wanted)} cases, or on scans they show again; leave "

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
-from catalog import layout
+from catalog import layout, seals
 from catalog.errors import LakeDamage
 from catalog.lake import Lake
 from catalog.manifest import FileEntry, file_sha256
@@ -90,6 +90,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[Any]]
     folder = tmp_path_factory.mktemp("sound")
     values = voxels((12, 11, 10), np.int16)
     write(folder, values, (4, 5, 6), layout.IMAGE_CODEC)
+    seals.note_checksums(zarr.open_array(folder, mode="r+"), folder)
     return folder, values
 
 

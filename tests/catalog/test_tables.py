@@ -95,6 +95,24 @@ def test_a_lost_reply_doubles_nothing(
     assert (len(tables.cases(history=True)), len(tables.labels())) == (1, 2)
 
 
+def test_a_reply_lost_to_the_caller_doubles_nothing_either(
+    tables: Tables, case_row: Any, label_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = write_deltalake
+
+    def write_and_break(table: DeltaTable, data: Any, **options: Any) -> None:
+        monkeypatch.setattr(delta, "write_deltalake", real)
+        real(table, data, **options)
+        raise OSError("connection reset")
+
+    for _ in range(2):  # the reply to the labels, then that to the case
+        monkeypatch.setattr(delta, "write_deltalake", write_and_break)
+        with pytest.raises(OSError, match="connection reset"):
+            commit(tables, case_row, label_row)
+    assert not commit(tables, case_row, label_row)
+    assert (len(tables.cases(history=True)), len(tables.labels(history=True))) == (1, 2)
+
+
 def test_another_version_supersedes_and_the_old_one_stays_readable(
     tables: Tables, case_row: Any, label_row: Any
 ) -> None:

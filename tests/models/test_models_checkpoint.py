@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,6 +44,26 @@ def test_pickle_is_refused_unread(tmp_path, zipped):
     torch.save({"net": {}}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match="a pickle"):
         load_model(path)
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"PK"])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(stored, start):
+    # safetensors begin with the length of their header, in eight bytes, the lowest first
+    model, metadata, path = stored
+    before = int.from_bytes(path.read_bytes()[:8], "little")
+    modulus = 256 ** len(start)
+    more = (int.from_bytes(start, "little") - before) % modulus
+    longer = replace(metadata, extra={"a": "b" + "b" * more})
+    save_checkpoint(path, model, longer)
+    # the header is padded to a multiple of eight, and lost the state's entry
+    for _ in range(200):
+        if path.read_bytes()[: len(start)] == start:
+            break
+        more += 8
+        longer = replace(metadata, extra={"a": "b" + "b" * more})
+        save_checkpoint(path, model, longer)
+    assert path.read_bytes()[: len(start)] == start
+    assert read_metadata(path) == longer
 
 
 def test_torn_foreign_and_missing_files_are_told_apart(stored, tmp_path):

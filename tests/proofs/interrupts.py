@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -27,6 +28,8 @@ def interrupted(commits: bool, at: int) -> Iterator[None]:
 
     def step() -> None:
         nonlocal steps
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python delivers Ctrl-C to the main thread only
         steps += 1
         if steps == at:
             raise Interrupted

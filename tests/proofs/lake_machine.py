@@ -29,30 +29,54 @@ FROM_THE_END = st.one_of(st.integers(0, 24), st.integers(0, 220))
 """Which of a step's writing calls the kill comes at: most write arrays, the last ones commit."""
 
 
+WITHDRAWING = ("withdraw", "restore")
+
+
 @dataclass
 class Model:
     """What the lake must show.
 
-    history: the versions of a case in the order in which they became current. labels: annotations by (case, version),
-    whether that version is the current one or not.
+    history: of each case, oldest first, which version became its newest row, and whether withdrawn. labels: annotations
+    by (case, version), whether that version is the current one or not.
     """
 
-    history: dict[str, list[int]] = field(default_factory=dict)
+    history: dict[str, list[tuple[int, bool]]] = field(default_factory=dict)
     labels: dict[tuple[str, int], set[str]] = field(default_factory=dict)
 
-    def current(self) -> dict[str, int]:
-        """Return the current version of every case."""
-        return {case: versions[-1] for case, versions in self.history.items() if versions}
+    def newest(self, case: str) -> tuple[int | None, bool]:
+        """Return the newest version of a case, None for a case that never was, and whether the case is withdrawn."""
+        return self.history[case][-1] if case in self.history else (None, False)
 
-    def ingest(self, case: str, version: int) -> None:
-        """Make a version the current one, unless it is."""
-        if self.current().get(case) != version:
-            self.history.setdefault(case, []).append(version)
-            self.labels.setdefault((case, version), set()).update({"shipped"} if SHIPPED[version] else ())
+    def current(self) -> dict[str, int]:
+        """Return the current version of every case that is in use."""
+        return {case: rows[-1][0] for case, rows in self.history.items() if not rows[-1][1]}
+
+    def ingest(self, case: str, version: int) -> bool:
+        """Make a version the current one, unless it is, or the case is withdrawn; return whether that was new."""
+        newest, withdrawn = self.newest(case)
+        if withdrawn or newest == version:
+            return False
+        self.history.setdefault(case, []).append((version, False))
+        self.labels.setdefault((case, version), set()).update({"shipped"} if SHIPPED[version] else ())
+        return True
 
     def relabel(self, case: str, version: int, annotation: str) -> None:
         """Add an annotation to a version that is or was current."""
         self.labels[(case, version)].add(annotation)
+
+    def withdraw(self, case: str) -> bool:
+        """Take a case out of use; return whether it was in use."""
+        return self._mark(case, withdrawn=True)
+
+    def restore(self, case: str) -> bool:
+        """Bring a withdrawn case back; return whether it was withdrawn."""
+        return self._mark(case, withdrawn=False)
+
+    def _mark(self, case: str, *, withdrawn: bool) -> bool:
+        version, before = self.history[case][-1]
+        if before != withdrawn:
+            self.history[case].append((version, withdrawn))
+        return before != withdrawn
 
     def compact(self) -> None:
         """Change nothing that anybody can see."""
@@ -95,7 +119,8 @@ def calls_of_steps(zygote: Zygote, folder: Path) -> dict[str, int]:
         return {}
     calls, root = {}, folder / "lake"
     steps: list[tuple[str, list[Any]]] = [("ingest", ["b", 1]), ("ingest", ["a", 2]), ("relabel", ["a", 2, "pseudo-a"])]
-    for number, (step, arguments) in enumerate([*steps, ("compact", []), ("store", ["a", 1]), ("gc", [])]):
+    steps += [("withdraw", ["a"]), ("restore", ["a"]), ("compact", []), ("store", ["a", 1]), ("gc", [])]
+    for number, (step, arguments) in enumerate(steps):
         log = folder / f"{number}.log"
         code = zygote.run(replace(order_of(root, step, arguments), fault=int(Fault.COUNT), log=str(log)))
         assert code == 0, f"{step} {arguments} failed undisturbed, exit code {code}"
@@ -134,16 +159,17 @@ class LakeMachine(RuleBasedStateMachine):
     @rule(case=CASES, version=VERSIONS)
     def ingest(self, case: str, version: int) -> None:
         """A new case, the same again, another version of it, or an earlier version once more."""
-        new = self.model.current().get(case) != version
+        new = self.model.ingest(case, version)
         assert self.writer.ingest(case, version) == new
-        self.model.ingest(case, version)
 
     @rule(case=CASES)
-    @precondition(lambda self: self.model.current())
-    def repeat_a_commit(self, case: str) -> None:
-        """The current version once more by somebody who did not look: nothing happens."""
+    def repeat_all(self, case: str) -> None:
+        """The current version and all labels added to it once more, by somebody who did not look: nothing happens."""
         if case in self.model.current():
-            assert not self.writer.write_and_commit(case, self.model.current()[case])
+            version = self.model.current()[case]
+            assert not self.writer.write_and_commit(case, version)
+            for annotation in self.model.labels[(case, version)] - {"shipped"}:
+                assert self.writer.relabel(case, version, annotation) == 0
 
     @rule(case=CASES, annotation=PSEUDO)
     def relabel(self, case: str, annotation: str) -> None:
@@ -153,6 +179,14 @@ class LakeMachine(RuleBasedStateMachine):
             new = annotation not in self.model.labels[(case, version)]
             assert self.writer.relabel(case, version, annotation) == (len(pseudo_classes(annotation)) if new else 0)
             self.model.relabel(case, version, annotation)
+
+    @rule(case=CASES, back=st.booleans())
+    def withdraw_or_restore(self, case: str, back: bool) -> None:
+        """A case taken out of use, or brought back."""
+        if case in self.model.history:
+            changed = self.model.restore(case) if back else self.model.withdraw(case)
+            step = self.writer.restore if back else self.writer.withdraw
+            assert step(case) == ([case_name(case)] if changed else [])
 
     @rule()
     def compact(self) -> None:
@@ -179,12 +213,15 @@ class LakeMachine(RuleBasedStateMachine):
     @rule(case=CASES, one=VERSIONS, other=VERSIONS)
     def two_writers_at_once(self, case: str, one: int, other: int) -> None:
         """Two versions, or twice the same, committed while garbage is collected: one after the other, in any order."""
-        before = self.model.current().get(case)
+        before, withdrawn = self.model.newest(case)
         writers = [(Writer(self.root), one), (Writer(self.root), other)]
         with ThreadPoolExecutor(3) as threads:
             collecting = threads.submit(collect_garbage, self.writer.tables, self.writer.lake)
             done = list(threads.map(lambda pair: pair[0].write_and_commit(case, pair[1]), writers))
             collecting.result()
+        if withdrawn:
+            assert done == [False, False]
+            return
         last = self._current(case)
         orders = [[one, other], [other, one]]
         possible = [order for order in orders if _after(before, order)[-1] == last]
@@ -197,7 +234,9 @@ class LakeMachine(RuleBasedStateMachine):
     # --- steps that are cut off ---
 
     @rule(
-        step=st.sampled_from(["ingest", "ingest", "ingest", "relabel", "compact", "gc"]),
+        step=st.sampled_from(
+            ["ingest", "ingest", "ingest", "relabel", "relabel", "compact", "gc", "withdraw", "restore"]
+        ),
         case=CASES,
         version=VERSIONS,
         annotation=PSEUDO,
@@ -225,7 +264,7 @@ class LakeMachine(RuleBasedStateMachine):
         self.ingest(case, version)
 
     @rule(
-        step=st.sampled_from(["ingest", "ingest", "relabel", "compact", "gc"]),
+        step=st.sampled_from(["ingest", "ingest", "relabel", "compact", "gc", "withdraw"]),
         case=CASES,
         version=VERSIONS,
         annotation=PSEUDO,
@@ -242,11 +281,17 @@ class LakeMachine(RuleBasedStateMachine):
         self._happened_or_not(step, arguments, whole=False)
 
     def _arguments(self, step: str, case: str, version: int, annotation: str) -> list[Any] | None:
-        """Return what a step is called with; None for a label on a case that is not there."""
+        """Return what a step is called with; None for one on a case that is not there."""
         current = self.model.current().get(case)
-        if step == "relabel" and current is None:
+        if (step == "relabel" and current is None) or (step in WITHDRAWING and case not in self.model.history):
             return None
-        return {"ingest": [case, version], "relabel": [case, current, annotation]}.get(step, [])
+        named = {
+            "ingest": [case, version],
+            "relabel": [case, current, annotation],
+            "withdraw": [case],
+            "restore": [case],
+        }
+        return named.get(step, [])
 
     def _happened_or_not(self, step: str, arguments: list[Any], whole: bool) -> None:
         after = deepcopy(self.model)
@@ -290,14 +335,15 @@ class LakeMachine(RuleBasedStateMachine):
         assert all(count == 1 for count in labels.values()), f"labels twice: {labels}"
         assert (cases, set(labels)) == self.model.shown()
         history = self.writer.tables.cases(history=True)
-        for case, versions in self.model.history.items():
+        for case, expected in self.model.history.items():
             rows = history[history["case_id"] == case_name(case)]
-            assert rows["ingest_key"].tolist() == [key_of(version) for version in versions]
-            assert rows["revision"].tolist() == list(range(1, len(versions) + 1))
+            assert rows["ingest_key"].tolist() == [key_of(version) for version, _ in expected]
+            assert rows["withdrawn"].notna().tolist() == [withdrawn for _, withdrawn in expected]
+            assert rows["revision"].tolist() == list(range(1, len(expected) + 1))
             for version in SHIPPED:
                 there = self.writer.tables.has(case_name(case), key_of(version))
-                assert there == (self.model.current()[case] == version)
-        assert self.writer.tables.current_keys() == cases
+                assert there == (self.model.newest(case)[0] == version)
+        assert len(history) == sum(map(len, self.model.history.values()))
         assert verify(self.writer.tables, self.writer.lake) == []
 
     def _matches(self, model: Model) -> bool:

@@ -95,6 +95,14 @@ class Writer:
             [make_label_row(row, name, annotation, manifest=text) for name in pseudo_classes(annotation)]
         )
 
+    def withdraw(self, case: str) -> list[str]:
+        """Take a case out of use; return its id if it was in use."""
+        return self.tables.withdraw([case_name(case)], "consent withdrawn")
+
+    def restore(self, case: str) -> list[str]:
+        """Bring a withdrawn case back; return its id if it was withdrawn."""
+        return self.tables.restore([case_name(case)])
+
     def compact(self) -> None:
         """Join small files of the tables."""
         self.tables.compact()

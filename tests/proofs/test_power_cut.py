@@ -22,6 +22,7 @@ def test_all_that_steps_leave_was_forced_to_the_disk(tmp_path: Path) -> None:
         ("ingest", ["a", 1]),
         ("ingest", ["a", 2]),
         ("relabel", ["a", 2, "pseudo-a"]),
+        ("withdraw", ["a"]),
         ("compact", []),
         ("store", ["b", 1]),
         ("gc", []),

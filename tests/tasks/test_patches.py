@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,15 @@ def test_padding_is_air_to_the_network_and_known_to_be_none_of_the_scan(workspac
     assert (batch.image[~batch.valid] == 0).all()
     assert not batch.target[~batch.valid.expand_as(batch.target)].any()
     assert batch.valid.sum() == np.prod(SHAPE)
+
+
+def test_a_reader_gets_how_to_read_and_not_the_positions_of_all_cases(workspace: Workspace) -> None:
+    _commit(workspace, "a", "1", fold=1)
+    source = _source(workspace)
+    sent = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(sent.read("a/1", (0, 0, 0), SHAPE)[1], source.read("a/1", (0, 0, 0), SHAPE)[1])
+    with pytest.raises(RuntimeError, match="draw at home"):
+        sent.cases()
 
 
 def test_weights_share_out_the_patches_of_a_catalog(workspace: Workspace) -> None:

@@ -141,6 +141,9 @@ def test_scoring_what_was_trained_on_or_its_twin_is_refused(lake: Workspace) -> 
     deal_new_cases(lake)
     with pytest.raises(LeakRefused, match=r"trained on 1 of these 2 cases.*\n  ward/1 = lits/5"):
         cases_to_score(lake, SplitChoice(), ["ward"], ["lits/5", "lits/7"])
+    lake.tables.withdraw(["lits/5"], "consent withdrawn")
+    with pytest.raises(LeakRefused, match=r"ward/1 = lits/5"):
+        cases_to_score(lake, SplitChoice(), ["ward"], ["lits/5"])
     choice = SplitChoice(drop_leaking=True)
     assert ids(cases_to_score(lake, choice, ["ward"], ["lits/5", "lits/7"])) == ["ward/2"]
     with pytest.raises(LookupError, match="1 left out, for the model was trained on them"):
