@@ -24,8 +24,9 @@ VOXEL_BYTES = 2
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """What one data set takes. cases: current. versions: superseded ones too. arrays: stored levels of images and bits.
+    """What one data set takes.
 
+    cases, versions: superseded and withdrawn ones too. arrays: stored levels of images and bits.
     bytes, files: by kind. image_ratio: bytes of the images in memory per byte stored; None without an image.
     """
 

@@ -12,7 +12,7 @@ from catalog.tables import Tables
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """One version of a case as its newest rows describe it, superseded or not.
+    """One version of a case as its newest rows describe it, superseded, withdrawn or current.
 
     shape: voxels along X, Y, Z. manifest: of the image and every annotation that a row names. annotations: their
     names, those of older rows of this version too.
@@ -27,14 +27,14 @@ class StoredVersion:
 
 
 def stored_versions(tables: Tables, at_versions: Mapping[str, int]) -> dict[str, StoredVersion]:
-    """Return every version of every case by path, superseded ones too, as of the table versions given."""
-    cases = tables.cases(history=True, at_versions=at_versions)
+    """Return every version of every case by path, superseded and withdrawn ones too, as of these table versions."""
+    columns = ("case_id", "dataset", "path", "manifest", "shape_x", "shape_y", "shape_z")
+    cases = tables.cases(columns=columns, history=True, at_versions=at_versions)
     labels = tables.labels(columns=["manifest"], history=True, at_versions=at_versions)
     labels = labels.drop_duplicates(["path", "annotation"])
     files: dict[str, dict[str, FileEntry]] = {}
     names: dict[str, set[str]] = {}
     about: dict[str, tuple[str, str, tuple[int, int, int]]] = {}
-    columns = ("case_id", "dataset", "path", "manifest", "shape_x", "shape_y", "shape_z")
     # A later row of a version comes after the earlier ones and describes its files as they are now.
     for case_id, dataset, path, text, x, y, z in zip(*(cases[name] for name in columns), strict=True):
         about[path] = (case_id, dataset, (int(x), int(y), int(z)))
@@ -42,7 +42,8 @@ def stored_versions(tables: Tables, at_versions: Mapping[str, int]) -> dict[str,
         of_labels = (file.split("/")[1] for file in files[path] if file.startswith(f"{LABELS}/"))
         names.setdefault(path, set()).update(of_labels)
     for path, annotation, text in zip(labels["path"], labels["annotation"], labels["manifest"], strict=True):
-        files[path].update(Manifest.from_json(text).files)
+        for name, entry in Manifest.from_json(text).files.items():
+            files[path].setdefault(name, entry)
         names[path].add(annotation)
     return {
         path: StoredVersion(case_id, dataset, path, shape, Manifest(files[path]), frozenset(names[path]))

@@ -91,14 +91,17 @@ def test_what_is_young_stays(place: tuple[Lake, Tables]) -> None:
     assert lake.files.list("volumes") == {}
 
 
-def test_superseded_versions_stay_readable(lake: Lake, tables: Tables) -> None:
+def test_superseded_versions_and_withdrawn_cases_stay_readable(lake: Lake, tables: Tables) -> None:
     old = commit(lake, tables)
     stored = lake.write_case("kits", "case_1", "e" * 64, make_scan(3), {}, {"human": make_label(3)})
     new = make_case_row("kits", "case_1", stored, ingest_key="e" * 64)
     tables.commit_case(new, [make_label_row(new, "liver", manifest=stored.annotation_manifest("human").to_json())])
+    gone = commit(lake, tables, "case_2", seed=4)
+    tables.withdraw(["kits/case_2"], "consent withdrawn")
     age(lake)
     assert collect_garbage(tables, lake) == []
-    for row, seed in ((old, 0), (new, 3)):
+    assert verify(tables, lake, read_data=True) == []
+    for row, seed in ((old, 0), (new, 3), (gone, 4)):
         np.testing.assert_array_equal(lake.open_image(row).read(), make_scan(seed).array)
 
 
