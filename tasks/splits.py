@@ -12,6 +12,7 @@ import pandas as pd
 
 from catalog.splits import FOLDS, TEST, deal, fold_name, group_attributes, twins_between
 from datasets_registry.cards import list_cards, load_card
+from tasks.twins import search_twins
 from tasks.workspace import Workspace
 
 SplitName = Literal["default", "official"]
@@ -92,8 +93,12 @@ def plan_folds(workspace: Workspace) -> list[dict[str, object]]:
 def deal_new_cases(workspace: Workspace) -> int:
     """Give every training case without a fold one, for good; return how many that were.
 
-    Training and evaluation begin with this, so that nobody trains on a case that has no place yet.
+    Training and evaluation begin with this, so that nobody trains on a case that has no place yet. Twins are looked for
+    once more: this is the last moment at which one that an ingest missed, when it was killed, can still come to lie in
+    the fold of the other.
     """
+    if plan_folds(workspace):
+        search_twins(workspace.tables)
     return workspace.tables.deal_folds(plan_folds(workspace))
 
 

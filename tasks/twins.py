@@ -145,16 +145,19 @@ def link_rows(case_id: str, group: str, twins: Sequence[Twin], *, flow_run_id: s
 
 
 def search_twins(tables: Tables, *, flow_run_id: str | None = None) -> dict[str, int]:
-    """Look for twins among all cases again, by their stored fingerprints, and link them; return counts.
+    """Look for twins among all cases again, by stored fingerprints and by what cards declare, and link them.
 
-    `cases` that have a fingerprint, `pairs` found alike, `new_links` between groups. Ingest looks for twins by itself:
-    this is for lakes whose cases were ingested when fewer kinds of copies were found. A second run changes nothing.
+    Returns counts: `cases` that have a fingerprint, `pairs` found alike, `new_links` between groups. Ingest looks for
+    twins by itself; this is for cases that came in when fewer kinds of copies were found, and for twins that came in
+    at once, of which the later was killed between its commit and its second look. A second run changes nothing.
     """
     groups = tables.written_groups()
     known = _known_scans(tables.location)
     pairs = known.pairs(tables, groups)
-    rows = []
-    for one, other, distance in pairs:
-        twin = Twin(other, groups[other][1], "content", distance)
-        rows += link_rows(one, groups[one][1], [twin], flow_run_id=flow_run_id)
+    found = [(one, Twin(other, groups[other][1], "content", distance)) for one, other, distance in pairs]
+    for case_id in groups:
+        dataset, _, native_id = case_id.partition("/")
+        members = ("/".join(key) for key in _declared().get((dataset, native_id), ()))
+        found += [(case_id, Twin(other, groups[other][1], "declared")) for other in members if other in groups]
+    rows = [row for one, twin in found for row in link_rows(one, groups[one][1], [twin], flow_run_id=flow_run_id)]
     return {"cases": known.size, "pairs": len(pairs), "new_links": tables.link_twins(rows)}

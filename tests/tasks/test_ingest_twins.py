@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from catalog import schema
 from catalog.twins import TwinIndex
 from datasets_registry.miniatures import miniature_cards, twin_groups
 from datasets_registry.miniatures.case_scans import scan_of
@@ -23,7 +24,7 @@ from imaging.volume import Volume
 from tasks.ingest import ingest_batch, list_source
 from tasks.settings import Settings
 from tasks.splits import deal_new_cases
-from tasks.workspace import Workspace, open_workspace
+from tasks.workspace import Workspace, open_workspace, row_dicts
 
 SPACING = (12.0, 12.0, 12.0)
 CASES = 2
@@ -80,6 +81,23 @@ def ingest(settings: Settings, folder: Path, cohort: str, hu: NDArray[Any], affi
     return open_workspace(settings)
 
 
+LABELLED = {
+    "lits": ("volume-{}.nii", "segmentation-{}.nii"),
+    "ct_org": ("OrganSegmentations/volume-{}.nii.gz", "OrganSegmentations/labels-{}.nii.gz"),
+}
+
+
+def ingest_labelled(settings: Settings, folder: Path, card_id: str, number: int, hu: NDArray[np.int16]) -> Workspace:
+    """Ingest one scan, with a label, as case `number` of a data set."""
+    image, label = (folder / card_id / name.format(number) for name in LABELLED[card_id])
+    for path, voxels in ((image, hu), (label, (hu > 100).astype(np.uint8))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_nifti(Volume(voxels, AFFINE), path)
+    listing = list_source(card_id, folder / card_id, settings)
+    assert [one.outcome for one in ingest_batch(listing.requests, settings)] == ["ingested"]
+    return open_workspace(settings)
+
+
 def same_scan(workspace: Workspace, cohort: str) -> list[str]:
     """Return the flags about twins of a cohort's only case, with data sets for case ids."""
     (row,) = workspace.tables.cases(dataset=cohort).to_dict("records")
@@ -119,19 +137,8 @@ def test_a_scan_between_two_joins_the_groups_of_both(settings: Settings, tmp_pat
 
 
 def test_declared_twins_share_a_group_though_their_voxels_differ(settings: Settings, tmp_path: Path) -> None:
-    for card_id, image, label, seed in (
-        ("lits", "volume-{}.nii", "segmentation-{}.nii", 5),
-        ("ct_org", "OrganSegmentations/volume-{}.nii.gz", "OrganSegmentations/labels-{}.nii.gz", 6),
-    ):
-        folder = tmp_path / card_id
-        volume = Volume(scan(seed), AFFINE)
-        for name, voxels in ((image, volume.array), (label, (volume.array > 100).astype(np.uint8))):
-            path = folder / name.format(30)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_nifti(Volume(voxels, AFFINE), path)
-        listing = list_source(card_id, tmp_path / card_id, settings)
-        assert [one.outcome for one in ingest_batch(listing.requests, settings)] == ["ingested"]
-    workspace = open_workspace(settings)
+    ingest_labelled(settings, tmp_path, "lits", 30, scan(5))
+    workspace = ingest_labelled(settings, tmp_path, "ct_org", 30, scan(6))
     assert same_scan(workspace, "ct_org") == ["same_scan: lits (how: declared)"]
     cases = workspace.tables.cases()
     assert cases["split_group"].nunique() == 1
@@ -148,3 +155,23 @@ def test_declared_twins_share_a_group_though_their_voxels_differ(settings: Setti
     again = CliRunner().invoke(splits_app, ["find-twins", *at])
     assert "2 cases with a fingerprint: 0 pairs alike, 0 new links" in again.stdout
     assert "0 cases were given a fold" in CliRunner().invoke(splits_app, ["make", *at]).stdout
+
+
+@pytest.mark.parametrize(("numbers", "seeds"), [((30, 30), (5, 6)), ((30, 135), (8, 8))], ids=["declared", "alike"])
+def test_twins_that_no_look_at_ingest_has_seen_are_linked_before_folds_are_dealt(
+    settings: Settings, tmp_path: Path, numbers: tuple[int, int], seeds: tuple[int, int]
+) -> None:
+    """As after a kill between the commit of a case and its second look, its twin having come in at the same moment."""
+    here = ingest_labelled(settings, tmp_path, "lits", numbers[0], scan(seeds[0]))
+    elsewhere = settings.model_copy(update={"workspace": tmp_path / "elsewhere"})
+    there = ingest_labelled(elsewhere, tmp_path, "ct_org", numbers[1], scan(seeds[1]))
+    (row,) = row_dicts(there.tables.cases())
+    fingerprint = there.tables.fingerprints({row["case_id"]: row["revision"]})[row["case_id"]]
+    content = {"content_sha256": "0" * 64, "split_group": "0" * 16, "fingerprint": fingerprint}
+    here.tables.commit_case(
+        {name: row[name] for name in row.keys() & schema.CASES.keys() - {*schema.FILLED_IN}} | content
+    )
+    assert here.tables.cases()["split_group"].nunique() == 2
+    assert deal_new_cases(here) == 2
+    cases = here.tables.cases()
+    assert cases["split_group"].nunique() == cases["fold"].nunique() == 1
