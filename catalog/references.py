@@ -30,8 +30,9 @@ def stored_versions(tables: Tables, at_versions: Mapping[str, int]) -> dict[str,
     """Return every version of every case by path, superseded and withdrawn ones too, as of these table versions."""
     columns = ("case_id", "dataset", "path", "manifest", "shape_x", "shape_y", "shape_z")
     cases = tables.cases(columns=columns, history=True, at_versions=at_versions)
-    labels = tables.labels(columns=["manifest"], history=True, at_versions=at_versions)
-    labels = labels.drop_duplicates(["path", "annotation"])
+    rows = tables.label_rows(columns=["manifest"], history=True, at_versions=at_versions)
+    # Arrow keeps each manifest once, not once a class: text only after one row an annotation is left.
+    labels = rows.select(["path", "annotation", "manifest"]).to_pandas().drop_duplicates(["path", "annotation"])
     files: dict[str, dict[str, FileEntry]] = {}
     names: dict[str, set[str]] = {}
     about: dict[str, tuple[str, str, tuple[int, int, int]]] = {}

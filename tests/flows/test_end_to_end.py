@@ -190,7 +190,7 @@ def test_a_real_ct_gets_masks_in_its_own_geometry(
 ) -> None:
     # Into a copy of the registry's workspace, so that the other tests see the miniatures alone.
     elsewhere = settings.model_copy(
-        update={"workspace": tmp_path, "mlflow_tracking_uri": settings.mlflow_uri, "lake_root": tmp_path / "lake"}
+        update={"workspace": tmp_path, "mlflow_tracking_uri": settings.mlflow_uri, "lake_root": str(tmp_path / "lake")}
     )
     assert ingest("local", real_data / "crlm_ct_1004_unlabelled", elsewhere, "real").counts["ingested"] == 1
     (outcome,) = pseudo_label("real", CHAMPION, elsewhere).outcomes

@@ -19,7 +19,7 @@ def ingest_sets(raw: str, lake: str, sets: list[str], journal: str) -> None:
     journal: a file outside of the lake that gets a line `begin <case>` before a case is harmonised, and a line
     `<outcome> <case>` for each case of a set that is through.
     """
-    settings = Settings(lake_root=Path(lake), spacing_mm=SPACING_MM)
+    settings = Settings(lake_root=str(lake), spacing_mm=SPACING_MM)
     descriptor = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def note(*words: str) -> None:
