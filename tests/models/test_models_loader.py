@@ -105,6 +105,7 @@ def test_leaving_early_ends_the_readers() -> None:
 
 
 SCRIPT = """
+import signal
 import time
 from models_source import BoxSource
 from models.loader import open_batches
@@ -112,6 +113,7 @@ from models.sampling import PatchSampler
 from models.settings import ModelSettings, TrainSettings
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what runs in the background
     model = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
     sampler = PatchSampler(BoxSource(), model, TrainSettings(batch=2))
     try:
