@@ -70,24 +70,6 @@ def pack(masks: NDArray[np.bool_]) -> Bits:
     return bits
 
 
-def unpack(bits: Bits, channels: Sequence[int], out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-    """Return masks (len(channels), X, Y, Z) in the order asked for, in C order whatever the order of `bits`.
-
-    out: an array of that shape to write them into.
-    """
-    masks = np.empty((len(channels), *bits.shape[1:]), dtype=bool) if out is None else out
-    # Turned round once, a word at a time: bits from the lake run along X, and 32 masks would be turned one by one.
-    planes: dict[int, NDArray[np.uint32]] = {}
-    chosen = np.empty(bits.shape[1:], dtype=np.uint32)
-    for mask, channel in zip(masks, channels, strict=True):
-        word, bit = _address(bits, channel)
-        if word not in planes:
-            planes[word] = np.ascontiguousarray(bits[word])
-        np.bitwise_and(planes[word], np.uint32(1) << bit, out=chosen)
-        np.not_equal(chosen, 0, out=mask)
-    return masks
-
-
 def channel_boxes(bits: Bits) -> dict[int, Box]:
     """Return the half-open box x0, y0, z0, x1, y1, z1 around each channel that is set anywhere, in voxels.
 

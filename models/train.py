@@ -16,7 +16,7 @@ from models.checkpoint import save_checkpoint
 from models.loader import open_batches
 from models.loss import masked_loss
 from models.resume import begin_model, going_on, optimizer_state, restore_optimizer
-from models.sampling import Batch, PatchSampler, PatchSource
+from models.sampling import Batch, PatchSampler, PatchSource, unpack_masks
 from models.settings import ModelSettings, TrainSettings
 from models.text import TextEmbeddings
 
@@ -154,7 +154,7 @@ def _step(
             logits = model(fabric.to_device(batch.image), batch.classes, annotated)  # (B, U, X, Y, Z)
             loss, parts = masked_loss(
                 logits,
-                fabric.to_device(batch.target),
+                unpack_masks(fabric.to_device(batch.bits), batch.channels),
                 annotated,
                 fabric.to_device(batch.valid),
                 bce_weight=settings.bce_weight,

@@ -12,6 +12,7 @@ from datasets_registry.cards import Card, load_card
 from datasets_registry.layouts import CaseFiles, RawCase, raw_digest, reader_for
 from imaging.errors import BadInput
 from imaging.fingerprint import axis_profiles, encode
+from imaging.memory import keep_freed_memory
 from imaging.resample import orient_ras
 from imaging.threads import beside
 from tasks.case_rows import case_row, label_rows
@@ -53,6 +54,7 @@ class CaseOutcome:
 
 def ingest_case(request: IngestRequest, settings: Settings) -> CaseOutcome:
     """Return what became of one case; it is committed, known already, or in quarantine with the reason."""
+    keep_freed_memory()
     started = time.monotonic()
     workspace = open_workspace(settings)
     files = request.files

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.bits import channel_boxes, count_voxels, empty_bits, get_channel, pack, set_channel, unpack, words_for
+from imaging.bits import channel_boxes, count_voxels, empty_bits, get_channel, pack, set_channel, words_for
 
 
 def test_channel_33_is_the_first_bit_of_the_second_word() -> None:
@@ -32,18 +32,17 @@ def test_words_for(classes: int, words: int) -> None:
 
 
 @given(st.sampled_from([1, 32, 33, 130]), st.integers(0, 2**32 - 1))
-def test_pack_then_unpack_gives_the_masks_back(classes: int, seed: int) -> None:
+def test_channels_of_what_was_packed_are_the_masks(classes: int, seed: int) -> None:
     masks = np.random.default_rng(seed).random((classes, 2, 3, 4)) < 0.4
     bits = pack(masks)
-    assert np.array_equal(unpack(bits, range(classes)), masks)
+    assert np.array_equal([get_channel(bits, channel) for channel in range(classes)], masks)
     assert count_voxels(bits, classes).tolist() == masks.sum(axis=(1, 2, 3)).tolist()
-    assert np.array_equal(get_channel(bits, classes - 1), masks[-1])
 
 
 def test_set_channel_adds_and_leaves_the_others() -> None:
     bits = pack(np.array([[[[True, False]]], [[[True, True]]]]))
     set_channel(bits, 0, np.array([[[False, True]]]))
-    assert unpack(bits, [1, 0]).tolist() == [[[[True, True]]], [[[True, True]]]]
+    assert [get_channel(bits, channel).tolist() for channel in (0, 1)] == [[[[True, True]]]] * 2
 
 
 def test_wrong_channel_shape_and_count_say_what_was_given() -> None:

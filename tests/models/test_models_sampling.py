@@ -9,8 +9,9 @@ import pytest
 import torch
 from models_source import AORTA, LIVER, SPLEEN, BoxSource
 
+from imaging.bits import pack
 from models.plan import TrainCase
-from models.sampling import PatchSampler, window_hu
+from models.sampling import PatchSampler, unpack_masks, window_hu
 from models.settings import ModelSettings, TrainSettings
 
 MODEL = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
@@ -53,6 +54,14 @@ def test_target_bits_lie_on_the_image_voxels():
         if hu is not None:
             assert mask.any()
             assert torch.allclose(batch.image[0, 0][mask], torch.tensor((hu + 175) / 425), atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [32, 130])
+def test_masks_on_the_device_are_those_that_were_packed(classes: int) -> None:
+    masks = np.random.default_rng(classes).random((2, classes, 3, 4, 5)) < 0.4
+    bits = torch.from_numpy(np.stack([pack(of_case) for of_case in masks]).view(np.int32))
+    channels = [31, 0, classes - 1]
+    assert np.array_equal(unpack_masks(bits, channels).numpy(), masks[:, channels])
 
 
 class OnePerClass:

@@ -1,0 +1,28 @@
+"""Memory for arrays that come and go: kept by the process, not handed back to the system and taken anew."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+KEPT_BYTES = 2**30
+"""Freed memory that is kept, and the size from which an array still gets pages of its own."""
+
+_AHEAD_BYTES = 2**26
+# Parameters of mallopt(3).
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Let the C library of this process keep what arrays free; return whether it could (glibc can).
+
+    By default each large array gets fresh pages, which the kernel fills with zeros at their first touch: two fifths of
+    the CPU time of an ingest (docs/design/0007-harmonise-speed.md). The process then stays as large as it once was.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    limits = {_MMAP_THRESHOLD: KEPT_BYTES, _TRIM_THRESHOLD: KEPT_BYTES, _TOP_PAD: _AHEAD_BYTES}
+    return all(mallopt(parameter, limit) == 1 for parameter, limit in limits.items())
