@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from benchmarks.side_by_side import record, run_in_turn
 from datasets_registry import label_map
 from datasets_registry.cards import load_card
 from datasets_registry.layouts import CaseFiles, read, reader_for
+from imaging.memory import keep_freed_memory, limit_memory
 from imaging.nifti import write_nifti
 from imaging.volume import Volume
 from tasks import ingest_case as ingest_case_module
@@ -69,7 +71,18 @@ def main() -> None:
         del case
         _time_checks(ours)
         record("harmonise memory", _peak_gib(image_path, label_path, folder), MOST_GIB, "GiB")
-        run_in_turn("harmonise", ours, peer, repeats=5)
+        run_in_turn("harmonise", partial(_kept, ours), partial(_handed_back, peer), repeats=5)
+
+
+def _kept(ours: Callable[[], None]) -> None:
+    keep_freed_memory.cache_clear()
+    ours()
+
+
+def _handed_back(peer: Callable[[], None]) -> None:
+    """Run the peer with the memory it has in a process of its own: glibc's limits at their largest by themselves."""
+    limit_memory(own_pages=2**25, kept=2**26, ahead=2**17)
+    peer()
 
 
 class _Ingest:

@@ -20,9 +20,18 @@ def keep_freed_memory() -> bool:
     By default each large array gets fresh pages, which the kernel fills with zeros at their first touch: two fifths of
     the CPU time of an ingest (docs/design/0007-harmonise-speed.md). The process then stays as large as it once was.
     """
+    return limit_memory(own_pages=KEPT_BYTES, kept=KEPT_BYTES, ahead=_AHEAD_BYTES)
+
+
+def limit_memory(*, own_pages: int, kept: int, ahead: int) -> bool:
+    """Set what the C library does with memory; False where it takes no such settings.
+
+    own_pages: bytes from which an array gets pages of its own. kept: bytes that are kept when freed. ahead: bytes
+    taken at once when more is needed.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    limits = {_MMAP_THRESHOLD: KEPT_BYTES, _TRIM_THRESHOLD: KEPT_BYTES, _TOP_PAD: _AHEAD_BYTES}
+    limits = {_MMAP_THRESHOLD: own_pages, _TRIM_THRESHOLD: kept, _TOP_PAD: ahead}
     return all(mallopt(parameter, limit) == 1 for parameter, limit in limits.items())
