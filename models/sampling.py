@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imaging.bits import WORD_BITS
 from models.plan import Int3, Pick, SamplingPlan, TrainCase
 from models.settings import ModelSettings, TrainSettings
 
@@ -58,11 +57,14 @@ def unpack_masks(bits: Tensor, channels: Sequence[int]) -> Tensor:
     bits: (B, W, X, Y, Z) int32, channel c is bit c % 32 of word c // 32.
     """
     masks = torch.empty((bits.shape[0], len(channels), *bits.shape[2:]), dtype=torch.bool, device=bits.device)
+    # A byte at a time, a quarter of the memory to go through; the lowest byte of a word comes first.
+    of_words = bits.view(torch.uint8).reshape(*bits.shape, 4)  # (B, W, X, Y, Z, 4)
+    planes: dict[int, Tensor] = {}
     for place, channel in enumerate(channels):
-        word, bit = divmod(channel, WORD_BITS)
-        # torch knows no arithmetic on unsigned words: the last bit is the sign
-        flag = 1 << bit if bit < WORD_BITS - 1 else -(1 << bit)
-        torch.ne(bits[:, word] & flag, 0, out=masks[:, place])
+        byte, bit = divmod(channel, 8)
+        if byte not in planes:
+            planes[byte] = of_words[:, byte // 4, ..., byte % 4].contiguous()  # (B, X, Y, Z)
+        masks[:, place] = planes[byte] & (1 << bit)  # as bool: whatever is not 0
     return masks
 
 
