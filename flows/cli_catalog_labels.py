@@ -98,6 +98,7 @@ def snapshot(
 
 def _print(labels: pd.DataFrame, limit: int, *, as_json: bool) -> None:
     from catalog.plain import plain_rows
+    from catalog.splits import fold_name
     from flows.catalog_tables import rows_table
     from flows.console import console, print_json
 
@@ -107,7 +108,8 @@ def _print(labels: pd.DataFrame, limit: int, *, as_json: bool) -> None:
     if labels.empty:
         console.print("none", highlight=False)
         return
-    rows = [list(row.values()) for row in plain_rows(labels[list(SHOWN)].head(limit))]
+    shown = labels[list(SHOWN)].head(limit)
+    rows = [list(row.values()) for row in plain_rows(shown.assign(fold=[fold_name(fold) for fold in shown["fold"]]))]
     console.print(rows_table(list(SHOWN.values()), rows, console.width), highlight=False)
     if len(labels) > limit:
         console.print(f"{limit} of {len(labels)} rows; --limit shows more", highlight=False)

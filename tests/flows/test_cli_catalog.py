@@ -247,7 +247,9 @@ def test_labels_are_listed_by_class_model_and_score(run: Any) -> None:
     ]
     present = json.loads(run("cases", "--class", "kidney_tumor", "--present", "--json"))
     assert [(row["case_id"], row["ml"]) for row in present] == [("kits/2", 2.5)]
-    assert "kits/1" in run("cases", "--class", "kidney_tumor", "--absent")
+    absent = run("cases", "--class", "kidney_tumor", "--absent")
+    assert "kits/1" in absent
+    assert "fold 2" in absent  # by name, as everywhere: 5 is the test
     assert [row["case_id"] for row in json.loads(run("made-by", "4", "--json"))] == ["ward/9"]
     assert run("made-by", "4", "--model", "another") == "none\n"
     assert [row["quality_score"] for row in json.loads(run("low-quality", "liver", "--below", "0.8", "--json"))] == [
