@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,9 @@ from catalog.lake import Lake
 from catalog.location import Location
 from catalog.tables import Tables
 from tasks.settings import Settings
+
+FIRST_COMMIT = "tables/cases/_delta_log/00000000000000000000.json"
+"""Holds the random id under which the tables were made: other tables at the same place have another one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,17 @@ def open_workspace(settings: Settings) -> Workspace:
     root = settings.lake
     if not root.is_local:
         _see_that_it_answers(root)
-    return Workspace(settings=settings, lake=Lake(root), tables=Tables(root))
+    try:
+        tables = _opened_tables(root, files_of(root).read(FIRST_COMMIT), os.getpid())
+    except (FileNotFoundError, NotADirectoryError):
+        tables = Tables(root)  # which makes them, or words the error
+    return Workspace(settings=settings, lake=Lake(root), tables=tables)
+
+
+@lru_cache(maxsize=4)
+def _opened_tables(root: Location, made_as: bytes, process: int) -> Tables:  # noqa: ARG001  (parts of the key)
+    """Return tables that stay open in this process: a log is then read from where it was left, not from its start."""
+    return Tables(root)
 
 
 @cache
