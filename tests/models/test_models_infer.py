@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging.bits import get_channel
-from models.infer import gaussian_weight, predict_bits, window_starts
+from models.infer import predict_bits
+from models.infer_windows import gaussian_weight, window_starts
 from models.sampling import window_hu
 from models.settings import ModelSettings
 from models.universal import build_model
