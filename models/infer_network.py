@@ -48,12 +48,17 @@ def default_batch(device: torch.device) -> int:
     return 8 if gib >= 40 else 4 if gib >= 20 else 2
 
 
+def default_precision(device: str) -> Precision:
+    """Return bf16-mixed for a GPU and 32-true for a CPU, which is slower in bf16 unless it has units for it."""
+    return "bf16-mixed" if torch.device(device).type == "cuda" else "32-true"
+
+
 class Network:
     """One model or an ensemble, in eval mode on a device.
 
     models: of the same classes and settings; an ensemble gives, for each window, the mean of their probabilities, as
-    logits. device: `cpu`, `cuda`, `cuda:1`. batch: windows a pass, None for `default_batch`. precision: None takes
-    bf16-mixed on a GPU and 32-true elsewhere; logits are float32 always.
+    logits. device: `cpu`, `cuda`, `cuda:1`. batch: windows a pass, None for `default_batch`. precision: None for
+    `default_precision`; logits are float32 always.
     Raises ValueError without models, for a batch below 1 and for an unknown precision.
     """
 
@@ -81,7 +86,7 @@ class Network:
     @property
     def precision(self) -> Precision:
         """The precision in use, which the device decides unless it was given."""
-        return self._precision or ("bf16-mixed" if self.device.type == "cuda" else "32-true")
+        return self._precision or default_precision(self.device.type)
 
     def start(self, say: Say | None = None) -> None:
         """Begin a scan: on the device asked for, though the last scan may have ended on the CPU.
