@@ -103,7 +103,7 @@ def train(
     numbers = range(first * settings.accumulate, last * settings.accumulate)
     with open_batches(sampler, numbers, settings.readers, fabric.global_rank) as batches:
         for step in range(first, last):
-            losses = _step(fabric, model, optimizer, clock, batches, model_settings, settings, step)
+            losses = _step(fabric, model, optimizer, clock, batches, settings, step)
             tail.append(losses)
             if on_step is not None:
                 on_step(step + 1, losses)
@@ -137,7 +137,6 @@ def _step(
     optimizer: torch.optim.Optimizer,
     clock: _Clock,
     batches: Iterator[Batch],
-    model_settings: ModelSettings,
     settings: TrainSettings,
     step: int,
 ) -> dict[str, float]:
@@ -164,7 +163,7 @@ def _step(
             wrong = (~torch.isfinite(parts.pair_loss)).nonzero().flatten().tolist()
             if wrong:
                 found = sorted({(int(parts.pairs[i, 0]), int(parts.pairs[i, 1])) for i in wrong})
-                named = [f"{batch.case_ids[b]}: {model_settings.classes[batch.classes[u]]}" for b, u in found]
+                named = [f"{batch.case_ids[b]}: {batch.classes[u]}" for b, u in found]
                 raise TrainingDiverged(_diverged(step, "the loss", "; ".join(named)))
             fabric.backward(loss / settings.accumulate)
         for name, value in (("loss", float(loss.detach())), ("bce", parts.bce), ("dice", parts.dice)):
