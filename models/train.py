@@ -17,7 +17,7 @@ from models.checkpoint import save_checkpoint
 from models.loader import open_batches
 from models.loss import masked_loss
 from models.resume import begin_model, going_on, optimizer_state, restore_optimizer
-from models.sampling import Batch, PatchSampler, PatchSource, unpack_masks
+from models.sampling import Packed, PatchSampler, PatchSource
 from models.settings import ModelSettings, TrainSettings
 from models.text import TextEmbeddings
 
@@ -54,7 +54,7 @@ class _Clock:
     began: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
 
-    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+    def next_batch(self, batches: Iterator[Packed]) -> Packed:
         asked = time.perf_counter()
         batch = next(batches)
         self.waited += time.perf_counter() - asked
@@ -154,7 +154,7 @@ def _step(
     model: _FabricModule,
     optimizer: torch.optim.Optimizer,
     clock: _Clock,
-    batches: Iterator[Batch],
+    batches: Iterator[Packed],
     model_settings: ModelSettings,
     settings: TrainSettings,
     step: int,
@@ -165,16 +165,15 @@ def _step(
     losses = {"loss": 0.0, "bce": 0.0, "dice": 0.0}
     seen: list[str] = []
     for part in range(settings.accumulate):
-        batch = clock.next_batch(batches)
+        batch = clock.next_batch(batches).to(fabric.device).unpack()
         seen += batch.case_ids
         with fabric.no_backward_sync(model, enabled=part < settings.accumulate - 1):
-            annotated = fabric.to_device(batch.annotated)
-            logits = model(fabric.to_device(batch.image), batch.classes, annotated)  # (B, U, X, Y, Z)
+            logits = model(batch.image, batch.classes, batch.annotated)  # (B, U, X, Y, Z)
             loss, parts = masked_loss(
                 logits,
-                unpack_masks(fabric.to_device(batch.bits), batch.channels),
-                annotated,
-                fabric.to_device(batch.valid),
+                batch.target,
+                batch.annotated,
+                batch.valid,
                 bce_weight=settings.bce_weight,
                 dice_weight=settings.dice_weight,
                 balance=settings.balance,
