@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.wrappers import _FabricModule
+from torch import nn
 
 from models.checkpoint import save_checkpoint
 from models.loader import open_batches
@@ -91,14 +92,14 @@ def train(
         model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}
     )
     network, first = going_on(out / LAST, network, metadata)
-    raw = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    raw = torch.optim.AdamW(learnt_parameters(network), lr=settings.lr, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(network, raw)
     if first:
         restore_optimizer(raw, out / LAST)
     last = settings.steps if stop_after is None else min(settings.steps, first + stop_after)
     sampler = PatchSampler(source, model_settings, settings)
     tail: deque[dict[str, float]] = deque(maxlen=max(1, (last - first) // 10))
-    model.train()
+    train_mode(network)
     clock = _Clock()
     numbers = range(first * settings.accumulate, last * settings.accumulate)
     with open_batches(sampler, numbers, settings.readers, fabric.global_rank) as batches:
@@ -119,6 +120,23 @@ def train(
     means = {name: sum(row[name] for row in tail) / len(tail) for name in (tail[0] if tail else {})}
     checkpoint = out / (FINAL if finished else LAST)
     return TrainResult(checkpoint, means, last, patches / elapsed, clock.waited / elapsed, first)
+
+
+def learnt_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen, in the network's order; ValueError when all are."""
+    found = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not found:
+        raise ValueError("training: every parameter is frozen, expected one that learns; set requires_grad on some")
+    return found
+
+
+def train_mode(network: nn.Module) -> None:
+    """Set the network to train, but leave its frozen parts in eval mode: their running statistics must not move."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 def _launch(settings: TrainSettings) -> Fabric:
