@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from models_source import BoxSource
 
 from models.checkpoint import load_model, load_state, read_metadata, save_checkpoint
-from models.resume import restore_optimizer
+from models.ema import MovingAverage
+from models.learner import learnt_parameters, train_mode
+from models.resume import restore_optimizer, training_state
 from models.settings import ModelSettings, TrainSettings
-from models.train import FINAL, LAST, TrainingDiverged, learnt_parameters, train, train_mode
+from models.train import FINAL, LAST, TrainingDiverged, train
 from models.universal import build_model
 
 MODEL = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
@@ -36,7 +39,11 @@ def test_training_lowers_the_loss_and_reports(tmp_path):
         extra={"flow_run_id": "f"},
     )
     assert [step for step, _ in seen] == list(range(1, 31))
-    assert set(seen[0][1]) == {"loss", "bce", "dice", "lr", "grad_norm"}
+    parts = {"loss", "bce", "dice", "lr", "grad_norm"}
+    assert set(seen[0][1]) == {*parts, "patches_per_s", "data_wait_share", "seconds_left"}
+    assert set(result.final_losses) == parts
+    assert seen[-1][1]["seconds_left"] == 0 < seen[0][1]["seconds_left"]
+    assert all(row["patches_per_s"] > 0 and 0 <= row["data_wait_share"] <= 1 for _, row in seen)
     early, late = (np.mean([losses["loss"] for _, losses in part]) for part in (seen[:5], seen[-5:]))
     assert late < 0.8 * early
     assert result.final_losses["loss"] == pytest.approx(np.mean([losses["loss"] for _, losses in seen[-3:]]))
@@ -128,6 +135,77 @@ def test_nan_stops_with_step_case_and_class_and_stays_out_of_the_checkpoint(tmp_
     assert not (tmp_path / FINAL).exists()
 
 
+def test_a_scan_that_is_not_finite_is_named_and_no_weight_moves(tmp_path):
+    class WithNan(BoxSource):
+        def read(self, case_id, start_xyz, size_xyz):
+            image, bits, valid = super().read(case_id, start_xyz, size_xyz)
+            image = image.astype(np.float32)
+            if case_id == "box/1":
+                image[3, 4, 5] = np.nan
+            return image, bits, valid
+
+    settings = TrainSettings(steps=40, save_every=1, ema=0.9, **FAST)
+    done = []
+    with pytest.raises(TrainingDiverged, match=r"the image is not finite in box/1: 1 voxels") as raised:
+        train(WithNan(), MODEL, settings, tmp_path, lambda step, _: done.append(step))
+    assert f"step {len(done) + 1}:" in str(raised.value)
+    for tensors in (weights(tmp_path / LAST), load_state(tmp_path / LAST)) if done else ():
+        assert all(torch.isfinite(value).all() for value in tensors.values())
+
+
+def test_a_moving_average_that_is_not_finite_is_not_stored():
+    network = build_model(MODEL)
+    average = MovingAverage(network, 0.9)
+    average.update(network)
+    network.controller.bias.data[0] = float("nan")
+    average.update(network)
+    with pytest.raises(ValueError, match=r"moving average: .*controller\.bias holds NaN"):
+        training_state(torch.optim.AdamW(network.parameters()), average, None)
+
+
+def test_the_final_model_holds_the_moving_average(tmp_path):
+    decay, steps = 0.5, 4
+    settings = TrainSettings(steps=steps, ema=decay, save_every=1, **FAST)
+    result = train(BoxSource(), MODEL, settings, tmp_path)
+    after = []
+    # the weights after each step, from runs that end there
+    for step in range(1, steps + 1):
+        train(BoxSource(), MODEL, settings, tmp_path / str(step), stop_after=step)
+        after.append(weights(tmp_path / str(step) / LAST))
+    expected = dict(after[0])
+    for n, now in enumerate(after[1:], 1):
+        keep = min(decay, (1 + n) / (10 + n))
+        expected = {name: keep * value + (1 - keep) * now[name] for name, value in expected.items()}
+    found = weights(result.checkpoint)
+    assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+    assert any(not torch.equal(found[name], after[-1][name]) for name in found)
+
+
+def test_a_moving_average_cannot_be_added_in_the_middle(tmp_path):
+    train(BoxSource(), MODEL, TrainSettings(steps=2, **FAST), tmp_path, stop_after=1)
+    with pytest.raises(ValueError, match=r"ema 0\.0, now 0\.9"):
+        train(BoxSource(), MODEL, TrainSettings(steps=2, ema=0.9, **FAST), tmp_path)
+
+
+def test_a_class_without_weight_in_the_loss_is_not_learnt(tmp_path):
+    seen = []
+    settings = TrainSettings(steps=2, loss_weights={"liver": 0, "spleen": 0, "aorta": 0}, **FAST)
+    train(BoxSource(), MODEL, settings, tmp_path, lambda _, losses: seen.append(losses))
+    assert [(row["loss"], row["grad_norm"]) for row in seen] == [(0, 0), (0, 0)]
+    only = TrainSettings(steps=1, loss_weights={"spleen": 0, "aorta": 0}, **FAST)
+    train(BoxSource(), MODEL, only, tmp_path / "liver", lambda _, losses: seen.append(losses))
+    assert seen[-1]["grad_norm"] > 0
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_backbone_keeps_its_keys_and_learns_the_same(tmp_path):
+    plain = train(BoxSource(), MODEL, TrainSettings(steps=2, **FAST), tmp_path / "plain")
+    fast = train(BoxSource(), MODEL, TrainSettings(steps=2, compile=True, ema=0.0, **FAST), tmp_path / "fast")
+    expected, found = weights(plain.checkpoint), weights(fast.checkpoint)
+    assert expected.keys() == found.keys()
+    assert all(torch.allclose(found[name], value, atol=1e-3) for name, value in expected.items())
+
+
 def test_accumulation_sums_batches(tmp_path):
     result = train(BoxSource(), MODEL, TrainSettings(steps=1, accumulate=3, **FAST), tmp_path)
     assert result.steps == 1
@@ -158,4 +236,4 @@ def test_optimizer_state_of_other_parameters_is_refused(tmp_path):
     train(BoxSource(), MODEL, TrainSettings(steps=2, **FAST), tmp_path, stop_after=1)
     other = torch.optim.AdamW(learnt_parameters(frozen_tiny()))
     with pytest.raises(ValueError, match="freeze the same parts"):
-        restore_optimizer(other, tmp_path / LAST)
+        restore_optimizer(load_state(tmp_path / LAST), other)
