@@ -29,7 +29,6 @@ class _Part:
     """What is kept of a batch until its step is done, to say what was wrong with it."""
 
     batch: Batch
-    names: tuple[str, ...]
     parts: LossParts
 
     def complaint(self) -> str:
@@ -40,7 +39,7 @@ class _Part:
             return f"the image is not finite in {'; '.join(bad)}"
         wrong = (~torch.isfinite(self.parts.pair_loss)).nonzero().flatten().tolist()
         pairs = sorted({(int(self.parts.pairs[i, 0]), int(self.parts.pairs[i, 1])) for i in wrong})
-        named = [f"{self.batch.case_ids[b]}: {self.names[u]}" for b, u in pairs]
+        named = [f"{self.batch.case_ids[b]}: {self.batch.classes[u]}" for b, u in pairs]
         return f"the loss is not finite for {'; '.join(named)}" if named else ""
 
 
@@ -48,7 +47,7 @@ class Learner:
     """A network with its optimiser and moving average, set up on this process's device."""
 
     def __init__(self, fabric: Fabric, job: Job) -> None:
-        self.fabric, self.network, self.settings, self._model_settings = fabric, job.network, job.settings, job.model
+        self.fabric, self.network, self.settings = fabric, job.network, job.settings
         raw = torch.optim.AdamW(
             learnt_parameters(job.network), lr=job.settings.lr, weight_decay=job.settings.weight_decay
         )
@@ -87,12 +86,11 @@ class Learner:
         seen: list[_Part] = []
         for part in range(settings.accumulate):
             batch = next_batch()
-            names = tuple(self._model_settings.classes[output] for output in batch.classes)
             with fabric.no_backward_sync(self._model, enabled=part < settings.accumulate - 1):
-                loss, parts = self._loss(batch, names)
+                loss, parts = self._loss(batch)
                 fabric.backward(loss / settings.accumulate)
             losses = losses + torch.stack([loss.detach(), parts.bce, parts.dice]).float() / settings.accumulate
-            seen.append(_Part(batch, names, parts))
+            seen.append(_Part(batch, parts))
         norm = fabric.clip_gradients(
             self._model, self._optimizer, max_norm=settings.clip_norm or float("inf"), error_if_nonfinite=False
         )
@@ -105,11 +103,11 @@ class Learner:
             self.ema.update(self.network)
         return {"loss": mean, "bce": bce, "dice": dice, "lr": settings.lr_at(number), "grad_norm": grad_norm}
 
-    def _loss(self, batch: Batch, names: tuple[str, ...]) -> tuple[Tensor, LossParts]:
+    def _loss(self, batch: Batch) -> tuple[Tensor, LossParts]:
         settings, on_device = self.settings, self.fabric.to_device
         annotated = on_device(batch.annotated)
         logits = self._model(on_device(batch.image), batch.classes, annotated)  # (B, U, X, Y, Z)
-        weights = [float(settings.loss_weights.get(name, 1.0)) for name in names]
+        weights = [float(settings.loss_weights.get(name, 1.0)) for name in batch.classes]
         return masked_loss(
             logits,
             unpack_masks(on_device(batch.bits), batch.channels),

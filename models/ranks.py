@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from models.sampling import PatchSampler
-from models.settings import ModelSettings, TrainSettings
+from models.settings import TrainSettings
 from models.universal import UniversalModel
 
 
@@ -25,7 +25,6 @@ class Job:
 
     network: UniversalModel
     sampler: PatchSampler
-    model: ModelSettings
     settings: TrainSettings
     state: Mapping[str, Tensor]
     first: int

@@ -115,7 +115,7 @@ def train(
         network, first = going_on(out / LAST, network, metadata)
         last = settings.steps if stop_after is None else min(settings.steps, first + stop_after)
         state = load_state(out / LAST) if first else {}
-        job = Job(network, PatchSampler(source, model_settings, settings), model_settings, settings, state, first, last)
+        job = Job(network, PatchSampler(source, model_settings, settings), settings, state, first, last)
     return _run(fabric, share(fabric, job), metadata, out, on_step)
 
 

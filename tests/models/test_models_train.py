@@ -117,16 +117,16 @@ def test_start_from_takes_over_weights(tmp_path):
 
 
 def test_nan_stops_with_step_case_and_class_and_stays_out_of_the_checkpoint(tmp_path, monkeypatch):
-    import models.train
+    import models.learner
 
-    real = models.train.masked_loss
+    real = models.learner.masked_loss
 
     def poisoned(logits, *args, **kwargs):
         poisoned.calls += 1
         return real(logits * float("nan") if poisoned.calls == 3 else logits, *args, **kwargs)
 
     poisoned.calls = 0
-    monkeypatch.setattr(models.train, "masked_loss", poisoned)
+    monkeypatch.setattr(models.learner, "masked_loss", poisoned)
     settings = TrainSettings(steps=5, save_every=1, **{**FAST, "batch": 1})
     with pytest.raises(TrainingDiverged, match=r"step 3: the loss is not finite for box/\d: (liver|spleen|aorta)"):
         train(BoxSource(), MODEL, settings, tmp_path)
