@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,3 +84,33 @@ def class_info(name: str) -> ClassInfo:
 def channels(names: tuple[str, ...] | list[str]) -> list[int]:
     """Return the channel of each name, in the order given."""
     return [class_info(name).channel for name in names]
+
+
+def _spelling(text: str) -> str:
+    return "_".join(text.lower().replace("_", " ").split())
+
+
+def named_class(text: str) -> ClassInfo:
+    """Return the class of that name or title, in any case: `liver_tumor`, `Liver tumor`, `inferior vena cava`.
+
+    Raises KeyError listing the nearest names.
+    """
+    wanted = _spelling(text)
+    return next((one for one in all_classes() if wanted in (one.name, _spelling(one.title))), None) or class_info(text)
+
+
+def places_of(asked: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return where in `names` each class asked for stands, by name or title; a KeyError lists the nearest of `names`.
+
+    names: those of a model, which may know fewer classes than the taxonomy, or others.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    titles = {_spelling(info.title): info.name for info in all_classes()}
+    known = [text if text in place else titles.get(_spelling(text), _spelling(text)) for text in asked]
+    for text, name in zip(asked, known, strict=True):
+        if name not in place:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
+            raise KeyError(
+                f"this model has no class {text!r}; nearest: {', '.join(near) or 'none'}; it has {', '.join(names)}"
+            )
+    return [place[name] for name in known]

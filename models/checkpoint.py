@@ -115,7 +115,7 @@ def load_model(path: Path | str, device: str = "cpu") -> tuple[UniversalModel, M
         raise ValueError(f"{path}: {found} class embeddings for {len(metadata.model.classes)} classes; do not use it")
     if array_digest(embeddings.numpy()) != metadata.embeddings_digest:
         raise ValueError(f"{path}: class embeddings differ from the recorded {metadata.embeddings_digest[:12]}")
-    model = UniversalModel(build_backbone(metadata.model.backbone), embeddings)
+    model = UniversalModel(build_backbone(metadata.model.backbone), embeddings, metadata.model.classes)
     load_weights(model, stored, str(path))
     return model.to(device).eval(), metadata
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -197,13 +196,15 @@ def test_a_class_without_weight_in_the_loss_is_not_learnt(tmp_path):
     assert seen[-1]["grad_norm"] > 0
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_a_compiled_backbone_keeps_its_keys_and_learns_the_same(tmp_path):
+def test_a_compiled_backbone_keeps_its_keys_and_learns_the_same(tmp_path, monkeypatch):
+    real = torch.nn.Module.compile
+    # the graph is taken, but no C++ compiled from it, which takes a minute
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: real(module, backend="eager"))
     plain = train(BoxSource(), MODEL, TrainSettings(steps=2, **FAST), tmp_path / "plain")
-    fast = train(BoxSource(), MODEL, TrainSettings(steps=2, compile=True, ema=0.0, **FAST), tmp_path / "fast")
+    fast = train(BoxSource(), MODEL, TrainSettings(steps=2, compile=True, **FAST), tmp_path / "fast")
     expected, found = weights(plain.checkpoint), weights(fast.checkpoint)
     assert expected.keys() == found.keys()
-    assert all(torch.allclose(found[name], value, atol=1e-3) for name, value in expected.items())
+    assert all(torch.allclose(found[name], value, atol=1e-4) for name, value in expected.items())
 
 
 def test_accumulation_sums_batches(tmp_path):
