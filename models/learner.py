@@ -13,7 +13,7 @@ from models.ema import MovingAverage
 from models.loss import LossParts, masked_loss
 from models.ranks import Job, gather
 from models.resume import restore_state, training_state
-from models.sampling import Batch, unpack_masks
+from models.sampling import Batch, Packed
 from models.universal import UniversalModel
 
 LOWEST_SCALE = 1.0
@@ -72,7 +72,7 @@ class Learner:
         """Return what going on needs beside the weights."""
         return training_state(self._raw, self.ema, self._scaler)
 
-    def step(self, number: int, next_batch: Callable[[], Batch]) -> dict[str, float]:
+    def step(self, number: int, next_batch: Callable[[], Packed]) -> dict[str, float]:
         """Do step `number`, counted from 0, and return its losses, mean over all processes.
 
         Raises TrainingDiverged, in every process, before a value that is not finite reaches the weights.
@@ -85,7 +85,7 @@ class Learner:
         losses: Tensor | float = 0.0  # (3,) on the device: loss, bce, dice
         seen: list[_Part] = []
         for part in range(settings.accumulate):
-            batch = next_batch()
+            batch = next_batch().to(fabric.device).unpack()  # augmented on the device
             with fabric.no_backward_sync(self._model, enabled=part < settings.accumulate - 1):
                 loss, parts = self._loss(batch)
                 fabric.backward(loss / settings.accumulate)
@@ -104,15 +104,14 @@ class Learner:
         return {"loss": mean, "bce": bce, "dice": dice, "lr": settings.lr_at(number), "grad_norm": grad_norm}
 
     def _loss(self, batch: Batch) -> tuple[Tensor, LossParts]:
-        settings, on_device = self.settings, self.fabric.to_device
-        annotated = on_device(batch.annotated)
-        logits = self._model(on_device(batch.image), batch.classes, annotated)  # (B, U, X, Y, Z)
+        settings = self.settings
+        logits = self._model(batch.image, batch.classes, batch.annotated)  # (B, U, X, Y, Z)
         weights = [float(settings.loss_weights.get(name, 1.0)) for name in batch.classes]
         return masked_loss(
             logits,
-            unpack_masks(on_device(batch.bits), batch.channels),
-            annotated,
-            on_device(batch.valid),
+            batch.target,
+            batch.annotated,
+            batch.valid,
             class_weights=torch.tensor(weights) if settings.loss_weights else None,
             bce_weight=settings.bce_weight,
             dice_weight=settings.dice_weight,

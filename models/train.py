@@ -15,7 +15,7 @@ from models.learner import Learner, TrainingDiverged
 from models.loader import open_batches
 from models.ranks import Job, launch, share
 from models.resume import begin_model, going_on
-from models.sampling import Batch, PatchSampler, PatchSource
+from models.sampling import Packed, PatchSampler, PatchSource
 from models.settings import ModelSettings, TrainSettings
 from models.text import TextEmbeddings
 
@@ -55,7 +55,7 @@ class _Clock:
         self._began = self._ends[0]
         self._steps = 0
 
-    def waiting_for(self, batches: Iterator[Batch]) -> Batch:
+    def waiting_for(self, batches: Iterator[Packed]) -> Packed:
         asked = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - asked
