@@ -140,17 +140,19 @@ def test_an_image_that_is_not_finite_is_named_and_no_weight_moves(tmp_path, monk
 
     def poisoned(packed):
         batch = real(packed)
+        poisoned.calls += 1
         for row, case_id in enumerate(batch.case_ids):
-            if case_id == "box/1":
+            if case_id == "box/1" and poisoned.calls > 3:
                 batch.image[row, 0, 3, 4, 5] = float("nan")
         return batch
 
+    poisoned.calls = 0
     monkeypatch.setattr(Packed, "unpack", poisoned)
-    settings = TrainSettings(steps=40, save_every=1, ema=0.9, seed=3, **FAST)
+    settings = TrainSettings(steps=40, save_every=1, ema=0.9, **FAST)
     done = []
     with pytest.raises(TrainingDiverged, match=r"the image is not finite in box/1: 1 voxels") as raised:
         train(BoxSource(), MODEL, settings, tmp_path, lambda step, _: done.append(step))
-    assert len(done) >= 1
+    assert len(done) >= 3
     assert f"step {len(done) + 1}:" in str(raised.value)
     for tensors in (weights(tmp_path / LAST), load_state(tmp_path / LAST)):
         assert all(torch.isfinite(value).all() for value in tensors.values())
