@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightning.fabric import Fabric
@@ -95,13 +95,15 @@ def train(
     table_versions: Mapping[str, int] | None = None,
     extra: Mapping[str, str] | None = None,
     stop_after: int | None = None,
+    transfer: bool = False,
 ) -> TrainResult:
     """Train a model and leave `model.safetensors` in `out_dir`; a run stopped earlier goes on from `last.safetensors`.
 
     Going on is exact: weights, optimiser, moving average, loss scale, batches and random numbers are what they would
     have been (on the same number of devices). on_step: called after each step, in the first process, with its number
     (from 1) and loss, bce, dice, lr, grad_norm, patches_per_s, data_wait_share, seconds_left. start_from: a checkpoint
-    whose weights and embeddings to begin with. cache_dir: where text embeddings are kept. stop_after: end
+    whose weights and embeddings to begin with; see `begin_model` for settings with more classes than it has, and for
+    transfer. cache_dir: where text embeddings are kept. stop_after: end
     this call after that many steps; `last.safetensors` is then the checkpoint. Raises TrainingDiverged on a value that
     is not finite, ValueError when `out_dir` holds a run with other settings.
     """
@@ -110,12 +112,19 @@ def train(
     job = metadata = None
     if fabric.is_global_zero:
         network, metadata = begin_model(
-            model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}
+            model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}, transfer
         )
         network, first = going_on(out / LAST, network, metadata)
         last = settings.steps if stop_after is None else min(settings.steps, first + stop_after)
         state = load_state(out / LAST) if first else {}
-        job = Job(network, PatchSampler(source, model_settings, settings), settings, state, first, last)
+        job = Job(
+            network,
+            PatchSampler(source, replace(model_settings, classes=network.learnable), settings),
+            settings,
+            state,
+            first,
+            last,
+        )
     return _run(fabric, share(fabric, job), metadata, out, on_step)
 
 
