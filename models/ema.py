@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,7 @@ class MovingAverage:
     @property
     def network(self) -> UniversalModel:
         """The network with the averaged weights."""
-        module: UniversalModel = self._averaged.module
-        return module
+        return cast("UniversalModel", self._averaged.module)
 
     def update(self, network: nn.Module) -> None:
         """Take in the weights after one more step."""

@@ -61,7 +61,7 @@ class Learner:
             restore_state(job.state, raw, self.ema, self._scaler)
         if job.settings.compile:
             job.network.backbone.compile()  # in place: parameters keep their names
-        train_mode(job.network)
+        job.network.train()
 
     @property
     def result(self) -> UniversalModel:
@@ -151,12 +151,3 @@ def learnt_parameters(network: nn.Module) -> list[nn.Parameter]:
     if not found:
         raise ValueError("training: every parameter is frozen, expected one that learns; set requires_grad on some")
     return found
-
-
-def train_mode(network: nn.Module) -> None:
-    """Set the network to train, but leave its frozen parts in eval mode: their running statistics must not move."""
-    network.train()
-    for module in network.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()

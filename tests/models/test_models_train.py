@@ -11,7 +11,7 @@ from models_source import BoxSource
 
 from models.checkpoint import load_model, load_state, read_metadata, save_checkpoint
 from models.ema import MovingAverage
-from models.learner import learnt_parameters, train_mode
+from models.learner import learnt_parameters
 from models.resume import restore_optimizer, training_state
 from models.sampling import Packed
 from models.settings import ModelSettings, TrainSettings
@@ -229,7 +229,7 @@ def frozen_tiny(backbone_only=True):
 def test_only_what_is_not_frozen_is_learnt_and_frozen_parts_stay_in_eval_mode():
     network = frozen_tiny()
     network.backbone.add_module("extra", torch.nn.BatchNorm3d(2).requires_grad_(False))
-    train_mode(network)
+    network.train()
     assert not any(module.training for module in network.backbone.modules())
     assert network.GAP.training
     assert network.controller.training
