@@ -14,9 +14,9 @@ from models.checkpoint import read_metadata
 from models.plan import SamplingPlan
 from models.settings import Preset, as_mapping
 from models.train import LAST, train
-from tasks.evaluate import TRAINED_CLASSES, trained_classes
 from tasks.patches import LakePatchSource, training_source
 from tasks.pictures import loss_curves
+from tasks.prediction import TRAINED_CLASSES, trained_classes
 from tasks.prefect_task import as_task
 from tasks.progress import duration, report_progress
 from tasks.ranks import other_ranks
