@@ -69,14 +69,12 @@ def train_model(
     start_from: ModelVersion | None = None,
     choice: SplitChoice | None = None,
     flow_run_id: str | None = None,
-    parent_run_id: str | None = None,
 ) -> TrainOutcome:
     """Train on every human label that the split does not hold out and register the result as `challenger`.
 
     preset: name of a file in `models/presets`, or the path of one. datasets: restrict to these. classes: the loss is
     computed on these only; the network keeps all its classes. start_from: go on from this version's weights.
-    choice: default: all folds but the test. Cases that have no fold yet get one first. parent_run_id: of the
-    cross-validation that this training is a fold of; its version is then no challenger.
+    choice: default: all folds but the test. Cases that have no fold yet get one first.
     What was read can be read again: the run records the versions of the tables.
     """
     workspace = open_workspace(settings)
@@ -89,9 +87,12 @@ def train_model(
         datasets=None if datasets is None else tuple(datasets),
         classes=None if classes is None else tuple(classes),
         start_from=None if start_from is None else start_from.uri,
-        parent_run_id=parent_run_id,
-        becomes_challenger=parent_run_id is None,
     )
+    return start_training(request, settings, flow_run_id=flow_run_id)
+
+
+def start_training(request: TrainRequest, settings: Settings, *, flow_run_id: str | None = None) -> TrainOutcome:
+    """Train what is asked for in a new run."""
     return _train(request, settings, None, flow_run_id)
 
 
@@ -101,7 +102,7 @@ def resume_training(run_id: str, settings: Settings, *, flow_run_id: str | None 
     It goes on from its last checkpoint, or from the start where there is none yet. Raises LookupError for a run that
     is no training or has finished, RuntimeError where another process is still at it.
     """
-    return _train(stored_request(run_id, settings), settings, run_id, flow_run_id)
+    return _train(stored_request(run_id, settings, KIND), settings, run_id, flow_run_id)
 
 
 def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_run_id: str | None) -> TrainOutcome:
@@ -224,5 +225,6 @@ class LossHistory:
             mlflow.log_metrics(measured, step=step)
 
 
+start_training_task = as_task(start_training, "start-training", tags=["gpu"])
 train_model_task = as_task(train_model, "train-model", tags=["gpu"])
 resume_training_task = as_task(resume_training, "resume-training", tags=["gpu"])

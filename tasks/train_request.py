@@ -75,20 +75,24 @@ def new_request(preset: str, settings: Settings, **asked: Any) -> TrainRequest:
     return TrainRequest(f"train {Path(preset).stem}", as_mapping(here.model), as_mapping(here.train), **asked)
 
 
-def stored_request(run_id: str, settings: Settings) -> TrainRequest:
-    """Return what the training `run_id` was asked for; LookupError for a run that is none or has finished."""
+def stored_request(run_id: str, settings: Settings, kind: str) -> TrainRequest:
+    """Return what the run was asked for; LookupError for one that is of another kind or has finished."""
     client = mlflow_client(settings)
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise LookupError(f"{run_id}: no such MLflow run; {_unfinished_text(settings, 'train')}") from error
+        raise LookupError(f"{run_id}: no such MLflow run; {_unfinished_text(settings, kind)}") from error
+    if run.data.tags.get("kind") != kind:
+        raise LookupError(
+            f"{run_id}: a run of kind {run.data.tags.get('kind')}, expected {kind}; {_unfinished_text(settings, kind)}"
+        )
     if run.info.status == "FINISHED":
-        raise LookupError(f"{run_id}: this training has finished; {_unfinished_text(settings, 'train')}")
+        raise LookupError(f"{run_id}: this run has finished; {_unfinished_text(settings, kind)}")
     try:
         values = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/{REQUEST}"))
     except (MlflowException, OSError) as error:
         raise LookupError(
-            f"{run_id}: a run without {REQUEST}, expected a training; {_unfinished_text(settings, 'train')}"
+            f"{run_id}: killed before it kept {REQUEST}, start anew; {_unfinished_text(settings, kind)}"
         ) from error
     lists = {name: None if values[name] is None else tuple(values[name]) for name in ("datasets", "classes")}
     only = values["choice"]["only"]
