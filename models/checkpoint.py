@@ -103,11 +103,23 @@ def save_checkpoint(
     return path
 
 
+def members(path: Path) -> list[Path]:
+    """Return the files of a checkpoint: itself, or those of a folder of models that predict together, by name.
+
+    Raises FileNotFoundError for a folder without any.
+    """
+    found = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not found:
+        raise FileNotFoundError(f"{path}: no .safetensors file in it, expected the models of an ensemble")
+    return found
+
+
 def read_metadata(path: Path) -> ModelMetadata:
-    """Return a checkpoint's metadata without reading its weights.
+    """Return a checkpoint's metadata without reading its weights; of an ensemble's folder, that of its first member.
 
     Raises FileNotFoundError, or ValueError for a pickle (which may hold code), a torn file or a foreign one.
     """
+    path = members(path)[0]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; give the .safetensors file that training wrote")
     with path.open("rb") as stream:
@@ -166,6 +178,8 @@ def load_model(path: Path | str, device: str = "cpu") -> tuple[UniversalModel, M
     Raises ValueError listing missing, unexpected or misshapen weights, or when the embeddings are not those recorded.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: an ensemble of {len(members(path))} models, expected one; give one of its members")
     metadata = read_metadata(path)
     with safe_open(path, framework="pt") as opened:
         stored = _tensors(opened, "model.")

@@ -91,16 +91,18 @@ def training_source(
     datasets: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     choice: SplitChoice | None = None,
+    at_versions: Mapping[str, int] | None = None,
 ) -> LakePatchSource:
     """Return the patches of the training cases of a split, human labels only.
 
     datasets: restrict to these; None takes every data set of role `train`. External cohorts never enter.
     classes: labels of other classes count as unlabelled; None takes every class. choice: default: all folds but the
-    test. Raises LookupError when no such case is in the lake, and as `cases_to_train_on`.
+    test. at_versions: of the tables, as an earlier run read them; default now. Raises LookupError when no such case is
+    in the lake, and as `cases_to_train_on`.
     """
     choice = choice or SplitChoice()
-    cases = cases_to_train_on(workspace, choice, datasets)
-    labels = workspace.tables.labels(case_ids=cases["case_id"], state="annotated")
+    cases = cases_to_train_on(workspace, choice, datasets, at_versions)
+    labels = workspace.tables.labels(case_ids=cases["case_id"], state="annotated", at_versions=at_versions)
     if classes is not None:
         labels = labels[labels["class_name"].isin([class_info(name).name for name in classes])]
     source = LakePatchSource(workspace.lake, cases, labels, tumour_free=workspace.settings.tumour_free_negatives)

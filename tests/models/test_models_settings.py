@@ -32,7 +32,7 @@ def test_paper_preset_holds_the_published_numbers():
 def test_unknown_keys_and_sections_are_errors(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("train: {stepz: 3}")
-    with pytest.raises(KeyError, match=r"own\.yaml: train: unknown key stepz; known keys: steps"):
+    with pytest.raises(KeyError, match=r"own\.yaml: train: unknown key stepz .did you mean steps..; known keys: steps"):
         load_preset(path)
     path.write_text("optimiser: {}")
     with pytest.raises(KeyError, match="unknown section optimiser"):
