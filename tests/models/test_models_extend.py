@@ -42,7 +42,7 @@ def parent(tmp_path_factory):
 def child(parent, tmp_path_factory):
     """The same with spleen and left kidney added and the spleen trained."""
     out = tmp_path_factory.mktemp("child")
-    settings = TrainSettings(steps=6, save_every=2, **FAST)
+    settings = TrainSettings(steps=6, save_every=2, ema=0.9, **FAST)
     return train(
         BoxSource(), MORE, settings, out, start_from=parent, extra={"parent": "models:/universal/1"}
     ).checkpoint
@@ -104,7 +104,7 @@ def test_metadata_says_what_was_added_frozen_and_inherited(parent, child):
 
 
 def test_going_on_after_a_stop_gives_the_same_weights(parent, child, tmp_path):
-    settings = TrainSettings(steps=6, save_every=2, **FAST)
+    settings = TrainSettings(steps=6, save_every=2, ema=0.9, **FAST)
     train(BoxSource(), MORE, settings, tmp_path, start_from=parent, stop_after=3)
     rest = train(BoxSource(), MORE, settings, tmp_path, start_from=parent)
     assert rest.resumed_from == 3
