@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+
+from datasets_registry.nearest import nearest_text
 
 Kind = Literal["organ", "vessel", "tumour", "cyst"]
 LESIONS: tuple[Kind, ...] = ("tumour", "cyst")
@@ -76,8 +77,7 @@ def class_info(name: str) -> ClassInfo:
     try:
         return _by_name()[name]
     except KeyError:
-        near = difflib.get_close_matches(name, class_names(), n=3, cutoff=0.3)
-        raise KeyError(f"unknown class {name!r}; nearest: {', '.join(near) or 'none'}") from None
+        raise KeyError(f"unknown class {name!r}; {nearest_text(name, class_names())}") from None
 
 
 def channels(names: tuple[str, ...] | list[str]) -> list[int]:
