@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_splits
+from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_models, cli_splits
 from flows.cli_context import flow_context
 from flows.cli_options import (
     EXIT_CASES_REFUSED,
@@ -43,6 +43,7 @@ app.command()(cli_fetch.fetch)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
+app.add_typer(cli_models.models_app, name="models")
 app.add_typer(cli_splits.splits_app, name="splits")
 
 

@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_vectors import VECTORS, filled, needs_vectors
 
 from models.backbones import build_backbone
-from models.universal import UniversalModel
+from models.settings import ModelSettings
+from models.universal import build_model
 
-BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data" / "upstream_parity"
-VECTORS = Path(os.environ.get("CTFACTORY_UPSTREAM_PARITY", BESIDE))
 CASES = [("unet", "unet"), ("swinunetr", "swinunetr_v09")]
-needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason="golden vectors absent (CTFACTORY_UPSTREAM_PARITY)")
-
-
-def filled(backbone, recorded):
-    """A model whose tensors follow the vectors' rule: sorted keys, one generator."""
-    model = UniversalModel(build_backbone(backbone), torch.zeros(32, 512))
-    generator = torch.Generator().manual_seed(recorded["seed"])
-    state = model.state_dict()
-    for key in sorted(state):
-        if not state[key].is_floating_point():
-            continue
-        r = torch.randn(state[key].shape, generator=generator, dtype=torch.float32)
-        if key.endswith("running_var"):
-            r = 1 + r.abs()
-        elif r.dim() > 1:
-            r = r / (r.numel() / r.shape[0]) ** 0.5
-        else:
-            r = (1 + 0.1 * r) if key.endswith("weight") else 0.1 * r
-        state[key].copy_(r)
-    return model.eval()
 
 
 @needs_vectors
@@ -43,7 +21,8 @@ def filled(backbone, recorded):
 def test_golden_vectors(name, backbone):
     recorded = json.loads((VECTORS / f"{name}_state_dict.json").read_text())
     golden = np.load(VECTORS / f"{name}.npz")
-    model = filled(backbone, recorded)
+    model = build_model(ModelSettings(backbone)).eval()
+    model.load_state_dict(filled(model.state_dict(), recorded["seed"]))
     found = {
         key: [list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in model.state_dict().items()
     }
