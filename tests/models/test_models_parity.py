@@ -1,4 +1,4 @@
-"""The networks of the published checkpoints give the published numbers (golden vectors; skipped where absent)."""
+"""Published checkpoints, once imported, give the published numbers (golden vectors; skipped where absent)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,36 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_vectors import VECTORS, filled, needs_vectors
+from golden_vectors import VECTORS, authors_file, filled, needs_vectors
 
 from models.backbones import build_backbone
+from models.checkpoint import load_model
 from models.settings import ModelSettings
 from models.universal import build_model
+from tasks.import_model import import_model
+from tasks.registry import fetch_checkpoint
+from tasks.settings import Settings
 
 CASES = [("unet", "unet"), ("swinunetr", "swinunetr_v09")]
 
 
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return Settings(workspace=tmp_path_factory.mktemp("parity"))
+
+
 @needs_vectors
 @pytest.mark.parametrize(("name", "backbone"), CASES)
-def test_golden_vectors(name, backbone):
+def test_an_imported_checkpoint_gives_the_golden_vectors(name, backbone, settings, tmp_path):
     recorded = json.loads((VECTORS / f"{name}_state_dict.json").read_text())
     golden = np.load(VECTORS / f"{name}.npz")
-    model = build_model(ModelSettings(backbone)).eval()
-    model.load_state_dict(filled(model.state_dict(), recorded["seed"]))
-    found = {
-        key: [list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in model.state_dict().items()
-    }
+    state = build_model(ModelSettings(backbone)).state_dict()
+    found = {key: [list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in state.items()}
     assert found == recorded["tensors"]
+    state = filled(state, recorded["seed"])
+    version = import_model(str(authors_file(tmp_path / f"{name}.pth", state)), name, settings).model
+    model, metadata = load_model(fetch_checkpoint(version, settings))
+    assert metadata.model.backbone == backbone
     x = torch.rand((1, 1, 64, 64, 64), generator=torch.Generator().manual_seed(recorded["seed"] + 1))
     at = tuple(golden["voxels"].astype(int).T)
     with torch.inference_mode():
