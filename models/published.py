@@ -18,14 +18,11 @@ from datasets_registry.nearest import nearest_text
 from datasets_registry.taxonomy import class_info, class_names
 from models.checkpoint import ModelMetadata, load_weights, save_checkpoint
 from models.settings import ModelSettings
-from models.text import WIDTH, TextEmbeddings
+from models.text import PUBLISHED_ENCODER, WIDTH, TextEmbeddings
 from models.universal import build_model
 
 PUBLISHED_CLASSES = class_names()[:32]
 """The classes of the published files in their order, which is that of the taxonomy's first 32."""
-
-ENCODER = "published/clip-ViT-B-32"
-"""The rows come from the file: OpenAI's CLIP as the authors ran it."""
 
 TRAINED_ON = (
     "abdomenct_12organ",
@@ -97,10 +94,10 @@ def convert(
     _require_classes(path, content, state, classes)
     rows = state["organ_embedding"].float().numpy()
     settings = ModelSettings(found.backbone, tuple(classes), "open_clip:ViT-B-32:openai", "V1")
-    embeddings = TextEmbeddings(rows, ENCODER, settings.prompt, settings.classes)
+    embeddings = TextEmbeddings(rows, PUBLISHED_ENCODER, settings.prompt, settings.classes)
     model = build_model(settings, embeddings)
     load_weights(model, state, str(path))
-    metadata = ModelMetadata(settings, ENCODER, settings.prompt, embeddings.digest, extra=extra)
+    metadata = ModelMetadata(settings, PUBLISHED_ENCODER, settings.prompt, embeddings.digest, extra=extra)
     save_checkpoint(out, model, metadata)
     return metadata
 

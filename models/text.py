@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from datasets_registry.nearest import nearest_text
 from datasets_registry.taxonomy import class_info
 
 WIDTH = 512
@@ -25,6 +26,12 @@ PROMPTS = {
     "V3": "This computerized tomography has a {name}.",
     "V4": "A photo of a {name}.",
 }
+PUBLISHED_ENCODER = "published/clip-ViT-B-32"
+"""The rows that come with the authors' checkpoints: OpenAI's CLIP as they ran it."""
+
+_OPENAI_CLIP = frozenset((PUBLISHED_ENCODER, "open_clip/ViT-B-32/openai", "open_clip/ViT-B-32/40d365715913c9da"))
+"""Ids of one set of weights: the published rows, the hub's tag, and OpenAI's own file by its SHA-256."""
+
 _WHOLE_NAME = 3.0
 _PROMPT_WORDS = frozenset(("a", "of", "there", "is", "in", "this", "has", "photo", "computerized", "tomography"))
 
@@ -158,8 +165,16 @@ def text_encoder(spec: str) -> TextEncoder:
         return plain[spec]()
     kind, *rest = spec.split(":", 2)
     if kind != "open_clip":
-        raise ValueError(f"text_encoder {spec!r}: expected {', '.join(plain)} or open_clip:<model>:<tag or file>")
+        raise ValueError(
+            f"text_encoder {spec!r}: expected {', '.join(plain)} or open_clip:<model>:<tag or file>; "
+            f"{nearest_text(kind, [*plain, 'open_clip'])}"
+        )
     return OpenClipTextEncoder(*rest)
+
+
+def same_encoder(one: str, other: str) -> bool:
+    """Return whether two encoder ids mean the same weights, so that rows of both belong together."""
+    return one == other or {one, other} <= _OPENAI_CLIP
 
 
 def prompt_texts(prompt: str, titles: Sequence[str]) -> list[str]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from models.checkpoint import read_metadata
+from models.licence import licence_notice
 
 _listeners: list[Callable[[str], None]] = []
 
@@ -15,6 +19,12 @@ def tell(text: str) -> None:
         listener(text)
     if not _listeners:
         logging.getLogger("ctfactory").warning(text)
+
+
+def tell_licence(name: str, checkpoint: Path) -> None:
+    """Tell the licence of the weights in `checkpoint`, where they came from others; name: as the user calls it."""
+    if notice := licence_notice(name, read_metadata(checkpoint).extra):
+        tell(notice)
 
 
 @contextmanager

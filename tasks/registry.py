@@ -14,9 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
-from models.checkpoint import read_metadata
-from models.licence import licence_notice
-from tasks.notices import tell
+from tasks.notices import tell_licence
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client
 
@@ -159,8 +157,7 @@ def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:
         raise FileNotFoundError(
             f"{version.uri}: {len(found)} safetensors files in its artifacts, expected 1; register the model again"
         )
-    if notice := licence_notice(version.uri, read_metadata(found[0]).extra):
-        tell(notice)
+    tell_licence(version.uri, found[0])
     return found[0]
 
 

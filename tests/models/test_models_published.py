@@ -14,8 +14,9 @@ from datasets_registry.taxonomy import class_names
 from models import published
 from models.checkpoint import load_model, read_metadata
 from models.licence import PUBLISHED_LICENCE, inherited, licence_notice
-from models.published import ENCODER, PUBLISHED_CLASSES, Published, convert, our_keys, sides_apart
+from models.published import PUBLISHED_CLASSES, Published, convert, our_keys, sides_apart
 from models.settings import ModelSettings
+from models.text import PUBLISHED_ENCODER
 from models.universal import build_model
 
 EXTRA = PUBLISHED_LICENCE.entries("unet.pth", "0" * 64)
@@ -60,7 +61,7 @@ def test_a_converted_file_gives_the_same_logits_and_says_what_it_is(tmp_path, st
     model, found = load_model(tmp_path / "b.safetensors")
     assert found == metadata == read_metadata(tmp_path / "b.safetensors")
     assert found.model.classes == PUBLISHED_CLASSES == class_names()[:32]
-    assert (found.encoder, found.prompt) == (ENCODER, "V1")
+    assert (found.encoder, found.prompt) == (PUBLISHED_ENCODER, "V1")
     assert torch.equal(model.organ_embedding, state["organ_embedding"])
     expected = build_model(ModelSettings()).eval()
     expected.load_state_dict(state)

@@ -17,8 +17,9 @@ from flows.cli import app
 from imaging.errors import BadInput
 from models import published
 from models.checkpoint import load_model, read_metadata
-from models.published import ENCODER, PUBLISHED_CLASSES, TRAINED_ON, Published
+from models.published import PUBLISHED_CLASSES, TRAINED_ON, Published
 from models.settings import ModelSettings
+from models.text import PUBLISHED_ENCODER
 from models.universal import build_model
 from tasks.import_model import import_model
 from tasks.models import list_models, show_model
@@ -56,7 +57,7 @@ def test_a_file_is_registered_once_with_what_it_is(settings: Settings, file: Pat
     assert tags["source"] == "tiny.pth"  # no folder of this machine
     assert tags["source_sha256"] == sha256(file.read_bytes())
     assert tags["licence"] == "CC BY-NC-ND 4.0"
-    assert tags["encoder"] == ENCODER
+    assert tags["encoder"] == PUBLISHED_ENCODER
     assert tags["classes"].split(",") == list(PUBLISHED_CLASSES)
     assert [text for text in heard if "CC BY-NC-ND 4.0, non-commercial" in text] == heard != []
     again = import_model(str(file.rename(file.with_name("renamed.pth"))), "tiny", settings)
@@ -149,7 +150,7 @@ def test_list_and_show_say_what_a_version_is(settings: Settings, file: Path) -> 
     shown = show_model("published-tiny", settings)
     assert shown["classes"] == list(PUBLISHED_CLASSES)
     assert shown["licence_terms"].startswith("non-commercial")
-    assert shown["encoder"] == ENCODER
+    assert shown["encoder"] == PUBLISHED_ENCODER
     assert shown["tags"]["source"] == "tiny.pth"
 
 
@@ -157,7 +158,7 @@ def test_the_commands_print_json_and_tell_the_licence_beside_it(settings: Settin
     place = ["-w", str(settings.workspace), "--json"]
     imported = CliRunner().invoke(app, ["models", "import", str(file), "--backbone", "tiny", *place])
     assert imported.exit_code == 0, imported.output
-    assert json.loads(imported.stdout)["metadata"]["encoder"] == ENCODER
+    assert json.loads(imported.stdout)["metadata"]["encoder"] == PUBLISHED_ENCODER
     assert "CC BY-NC-ND 4.0" in imported.stderr
     assert "order of the classes" in imported.stderr  # random rows do not pair left and right
     shown = CliRunner().invoke(app, ["models", "show", "published-tiny", *place])
@@ -167,6 +168,6 @@ def test_the_commands_print_json_and_tell_the_licence_beside_it(settings: Settin
     assert "published-tiny" in listed.stdout
     near = CliRunner().invoke(app, ["models", "embeddings", "show", "--model", "published-tiny", *place])
     table = json.loads(near.stdout)
-    assert table["encoder"] == ENCODER
+    assert table["encoder"] == PUBLISHED_ENCODER
     assert len(table["cosines"]) == 32
     assert all(Path(picture).stat().st_size > 20_000 for picture in table["pictures"])
