@@ -141,11 +141,22 @@ class OpenClipTextEncoder:
         self.id = f"open_clip/{model}/{weights}"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the unnormalised text features, (len(texts), 512) float32."""
+        """Return the unnormalised text features, (len(texts), 512) float32.
+
+        Raises RuntimeError, with what helps, for a model or tag that open_clip does not know or cannot fetch.
+        """
         import open_clip  # heavy, and needed only here
 
-        network = open_clip.create_model(self._model_name, pretrained=self._pretrained, weights_only=True)
-        network.eval()
+        try:
+            network = open_clip.create_model(self._model_name, pretrained=self._pretrained, weights_only=True).eval()
+        except RuntimeError as error:
+            near = ""
+            if self._model_name not in open_clip.list_models():
+                near = f"; {nearest_text(self._model_name, open_clip.list_models())}"
+            raise RuntimeError(
+                f"{self.id}: not loaded ({str(error)[:300]}){near}; without a network, give a file: "
+                f"open_clip:{self._model_name}:FILE, or text_encoder hashing"
+            ) from error
         with torch.inference_mode():
             features = network.encode_text(open_clip.get_tokenizer(self._model_name)(list(texts)))
         array: NDArray[np.float32] = features.float().cpu().numpy()

@@ -39,12 +39,12 @@ def _row(client: MlflowClient, version: ModelVersion, settings: Settings) -> dic
 
 
 def show_model(uri: str, settings: Settings) -> dict[str, Any]:
-    """Return everything a version says about itself: licence, network, embeddings, training, tags."""
+    """Return everything a version says about itself: licence, network, embeddings, training, and further tags."""
     version = model_version(uri, settings)
     path = fetch_checkpoint(version, settings)
     values = json.loads(read_metadata(path).as_json())
     extra = values.pop("extra")
-    return {
+    found = {
         "model": version.uri,
         "aliases": list(version.aliases),
         "run": version.run_id,
@@ -53,5 +53,6 @@ def show_model(uri: str, settings: Settings) -> dict[str, Any]:
         **values.pop("model"),
         **values,
         **extra,
-        "tags": version_tags(version, settings),
     }
+    more = {name: value for name, value in version_tags(version, settings).items() if name not in found}
+    return {**found, "tags": more}

@@ -125,6 +125,18 @@ def test_open_clip_weights_must_exist(tmp_path):
         OpenClipTextEncoder("ViT-B-32", str(tmp_path / "weights.pt"))
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("open_clip:ViT-B32:openai", "nearest: ViT-B-32.*give a file: open_clip:ViT-B32:FILE"),
+        ("open_clip:ViT-B-32:opnai", "'opnai' is not a known tag.*text_encoder hashing"),
+    ],
+)
+def test_unknown_open_clip_models_and_tags_say_what_helps(spec, message):
+    with pytest.raises(RuntimeError, match=message):
+        text_encoder(spec).encode(["liver"])
+
+
 def test_open_clip_reads_a_local_weight_file(tmp_path):
     import open_clip
 

@@ -151,7 +151,8 @@ def test_list_and_show_say_what_a_version_is(settings: Settings, file: Path) -> 
     assert shown["classes"] == list(PUBLISHED_CLASSES)
     assert shown["licence_terms"].startswith("non-commercial")
     assert shown["encoder"] == PUBLISHED_ENCODER
-    assert shown["tags"]["source"] == "tiny.pth"
+    assert shown["source"] == "tiny.pth"
+    assert shown["tags"] == {}  # all of them stand in the checkpoint
 
 
 def test_the_commands_print_json_and_tell_the_licence_beside_it(settings: Settings, file: Path) -> None:
