@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from datasets_registry.nearest import nearest_text
 from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE, Kind, read_own_rows
 
 LESIONS: tuple[Kind, ...] = ("tumour", "cyst")
@@ -84,8 +84,7 @@ def class_info(name: str) -> ClassInfo:
     try:
         return _table(os.environ.get(TAXONOMY_VARIABLE, ""))[name]
     except KeyError:
-        near = difflib.get_close_matches(name, class_names(), n=3, cutoff=0.3)
-        raise KeyError(f"unknown class {name!r}; nearest: {', '.join(near) or 'none'}") from None
+        raise KeyError(f"unknown class {name!r}; {nearest_text(name, class_names())}") from None
 
 
 def channels(names: tuple[str, ...] | list[str]) -> list[int]:
@@ -122,8 +121,5 @@ def places_of(asked: Sequence[str], names: Sequence[str]) -> list[int]:
     known = [text if text in place else titles.get(_spelling(text), _spelling(text)) for text in asked]
     for text, name in zip(asked, known, strict=True):
         if name not in place:
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
-            raise KeyError(
-                f"this model has no class {text!r}; nearest: {', '.join(near) or 'none'}; it has {', '.join(names)}"
-            )
+            raise KeyError(f"this model has no class {text!r}; {nearest_text(name, names)}; it has {', '.join(names)}")
     return [place[name] for name in known]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_predict, cli_splits, cli_train
+from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_models, cli_predict, cli_splits, cli_train
 from flows.cli_context import flow_context
 from flows.cli_options import (
     EXIT_CASES_REFUSED,
@@ -47,6 +47,7 @@ app.command()(cli_predict.predict)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
+app.add_typer(cli_models.models_app, name="models")
 app.add_typer(cli_splits.splits_app, name="splits")
 
 

@@ -42,7 +42,7 @@ def predict(
     What the prediction will take is told after its first windows. A scan of another spacing than the model's is
     resampled, and its masks back.
     """
-    from flows.console import console, errors, print_json, print_table, progress_bars
+    from flows.console import console, errors, notices, print_json, print_table, progress_bars
     from tasks.predict import PredictRequest, predict_scan
     from tasks.prediction import tell_progress
     from tasks.settings import with_values
@@ -65,7 +65,7 @@ def predict(
         if not as_json:
             tell_progress(progress)
 
-    with progress_bars(enabled=not as_json):
+    with progress_bars(enabled=not as_json), notices():
         outcome = predict_scan(request, settings, report)
     for remark in outcome.remarks:
         errors.print(remark, style="yellow", highlight=False, soft_wrap=True)

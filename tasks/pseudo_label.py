@@ -17,6 +17,7 @@ from imaging.volume import Volume
 from models.checkpoint import members, read_metadata
 from models.infer import Prediction
 from models.infer_network import default_precision
+from models.licence import LICENCE
 from tasks.case_rows import label_rows
 from tasks.export import export_case
 from tasks.lost import Lost
@@ -111,6 +112,7 @@ def _about(request: PseudoLabelRequest, case: dict[str, Any]) -> dict[str, Any]:
         "model": request.model.uri,
         "state": "pseudo",
         "scan_licence": case["licence"],
+        "model_licence": read_metadata(request.checkpoint).extra.get(LICENCE),
         "note": "made by a model, not by an annotator",
     }
 

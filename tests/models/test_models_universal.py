@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 import models.text_head
-from models.backbones import BACKBONES, build_backbone
+from models.backbones import build_backbone
 from models.head import PARAMETERS, head_logits
 from models.loss import masked_loss
 from models.settings import ModelSettings
@@ -151,26 +151,6 @@ def test_embeddings_of_other_classes_are_refused():
     embeddings = embed_classes(HashingTextEncoder(), "V1", ("liver",))
     with pytest.raises(ValueError, match="embeddings are of"):
         build_model(ModelSettings(classes=("spleen",)), embeddings)
-
-
-def test_backbones_keep_their_promise():
-    backbone = build_backbone("tiny").eval()
-    deep, last = backbone(torch.rand(2, 1, 32, 16, 48))
-    assert deep.shape[:2] == (2, backbone.deep_channels)
-    assert last.shape == (2, backbone.last_channels, 32, 16, 48)
-    assert backbone.last_channels % 16 == 0
-    assert backbone.deep_channels % 16 == 0
-
-
-def test_a_patch_that_cannot_be_halved_is_refused():
-    with pytest.raises(ValueError, match="multiple of"):
-        build_backbone("tiny")(torch.rand(1, 1, 17, 16, 16))
-
-
-def test_unknown_backbone_lists_the_known_ones():
-    with pytest.raises(KeyError, match="tiny"):
-        build_backbone("resnet")
-    assert "tiny" in BACKBONES
 
 
 def test_embeddings_are_stored_as_given():
