@@ -103,7 +103,13 @@ def named_class(text: str) -> ClassInfo:
     Raises KeyError listing the nearest names.
     """
     wanted = _spelling(text)
-    return next((one for one in all_classes() if wanted in (one.name, _spelling(one.title))), None) or class_info(text)
+    found = next((one for one in all_classes() if wanted in (one.name, _spelling(one.title))), None)
+    if found is not None:
+        return found
+    try:
+        return class_info(text)
+    except KeyError as error:
+        raise KeyError(f"{error.args[0]}; {TAXONOMY_VARIABLE} may name a file with classes of your own") from None
 
 
 def places_of(asked: Sequence[str], names: Sequence[str]) -> list[int]:

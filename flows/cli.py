@@ -173,6 +173,19 @@ def fine_tune(
     classes: Annotated[
         str | None, typer.Option(help="Compute the loss on these classes only, separated by commas.")
     ] = None,
+    add_classes: Annotated[
+        str | None,
+        typer.Option(
+            help='Give the model these classes too ("left renal vein,right renal vein"): a new head, the rest frozen.'
+        ),
+    ] = None,
+    transfer_to: Annotated[
+        str | None, typer.Option(help="Keep the backbone, for these classes in place of the model's own.")
+    ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(help="Embeds the classes of the two options above; default the model's own encoder."),
+    ] = None,
     split: Split = "default",
     fold: Fold = None,
     cases: CaseList = None,
@@ -180,12 +193,25 @@ def fine_tune(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on training from a registered version; it keeps all its classes and becomes a new version."""
+    """Go on training from a registered version: all of it, or a head for more classes; it becomes a new version.
+
+    The network stays as the version has it; of --config only the training settings count.
+    """
     from flows.train import fine_tune as fine_tune_flow
 
     settings, choice = settings_for(workspace), split_choice(split, fold, cases, drop_leaking)
     with flow_context(settings, as_json=as_json):
-        outcome = fine_tune_flow(model, config, settings, dataset or None, _names(classes), choice)
+        outcome = fine_tune_flow(
+            model,
+            config,
+            settings,
+            dataset or None,
+            _names(classes),
+            choice,
+            add_classes=_names(add_classes),
+            transfer_to=_names(transfer_to),
+            text_encoder=text_encoder,
+        )
     cli_train.print_training(outcome, as_json=as_json)
 
 

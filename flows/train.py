@@ -52,11 +52,18 @@ def fine_tune(
     datasets: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     choice: SplitChoice | None = None,
+    add_classes: Sequence[str] | None = None,
+    transfer_to: Sequence[str] | None = None,
+    text_encoder: str | None = None,
 ) -> TrainOutcome:
     """Go on training from the registered version `model`, which stays as it is.
 
-    Afterwards there is a new version aliased `challenger` with the same classes. classes: the loss is computed on
-    these alone; the others keep their outputs only as far as the shared network lets them.
+    Afterwards there is a new version aliased `challenger`. Its network's settings are those of `model`; of the preset
+    the training settings count. Without the lists of classes it has the same ones, and all of the network is trained.
+    classes: the loss is computed on these alone; the others keep their outputs only as far as the shared network lets
+    them. add_classes: new classes get a head of their own, the only part that is trained, and the older ones keep
+    their outputs to the last bit. transfer_to: these classes take the place of the older ones. text_encoder: for the
+    new classes, where the model's own cannot be had.
     """
     settings = settings or Settings()
     about = {"preset": preset, "model": model}
@@ -67,6 +74,9 @@ def fine_tune(
             datasets=datasets,
             classes=classes,
             start_from=model_version(model, settings),
+            add_classes=add_classes,
+            transfer_to=transfer_to,
+            text_encoder=text_encoder,
             choice=choice,
             flow_run_id=record.flow_run_id,
         )

@@ -62,6 +62,28 @@ def add_classes(
     )
 
 
+def settings_from(
+    parent: ModelSettings,
+    add: Sequence[str] | None = None,
+    instead: Sequence[str] | None = None,
+    text_encoder: str | None = None,
+) -> ModelSettings:
+    """Return the settings of a network that goes on from `parent`: its own, but for the classes.
+
+    add: names or titles of classes to append. instead: those of the classes that take the place of its own.
+    text_encoder: for the rows of the classes named; default the parent's. Raises ValueError where both lists are given.
+    """
+    if add is not None and instead is not None:
+        raise ValueError(
+            "classes to add and classes to transfer to: found both, expected one; add first, then transfer"
+        )
+    old = () if instead is not None else parent.classes
+    new = tuple(named_class(name).name for name in (instead if instead is not None else add or ()))
+    if known := [name for name in new if name in old]:
+        raise ValueError(f"the model has {', '.join(known)} already; add other classes, or fine-tune these")
+    return replace(parent, classes=old + new, text_encoder=text_encoder or parent.text_encoder)
+
+
 def trunk_of(model: UniversalModel) -> tuple[str, ...]:
     """Return the names of the parts that every model has: the backbone and the first head's layers."""
     return tuple(name for name, _ in model.named_children() if name != "extensions")

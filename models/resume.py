@@ -80,7 +80,10 @@ def _begun(
     if grid:
         told = "; ".join(f"{name} {getattr(old, name)}, asked for {getattr(model, name)}" for name in grid)
         raise ValueError(f"{where}: {told}; the older classes were trained so and stay as they are, use its values")
-    return add_classes(network, parent, model.classes[len(old.classes) :], embeddings, cache_dir)
+    new = model.classes[len(old.classes) :]
+    if embeddings is None and (model.text_encoder, model.prompt) != (old.text_encoder, old.prompt):
+        embeddings = embed_classes(text_encoder(model.text_encoder), model.prompt, new, cache_dir)
+    return add_classes(network, parent, new, embeddings, cache_dir)
 
 
 def going_on(last: Path, network: UniversalModel, metadata: ModelMetadata) -> tuple[UniversalModel, int]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from datasets_registry.taxonomy import places_of
 from models.backbone_base import Backbone
 from models.backbones import build_backbone
+from models.extension_head import ExtensionHead
 from models.settings import ModelSettings
 from models.text import TextEmbeddings, embed_classes, text_encoder
 from models.text_head import TextHead
@@ -48,10 +49,9 @@ class UniversalModel(TextHead):
         shared = any(weight.requires_grad for weight in self.backbone.parameters())
         return tuple(name for head in self.heads if shared or head.is_learning() for name in head.names)
 
-    def add_extension(self, embeddings: NDArray[np.float32] | Tensor, names: Sequence[str]) -> TextHead:
+    def add_extension(self, embeddings: NDArray[np.float32] | Tensor, names: Sequence[str]) -> ExtensionHead:
         """Add a newly initialised head for more classes, `embeddings` (C, 512) of `names`, and return it."""
-        head = TextHead()
-        head.add_parts(self.backbone.deep_channels, self.backbone.last_channels, embeddings, names)
+        head = ExtensionHead(self.backbone.deep_channels, self.backbone.last_channels, embeddings, names)
         self.extensions.append(head.to(self.organ_embedding.device))
         return head
 

@@ -39,6 +39,7 @@ class LakePatchSource:
                     f"{case_id}: labels of the annotations {first['annotation']!r} and {row['annotation']!r}, "
                     "expected one; filter the labels before training"
                 )
+            _require_channel(row)
             voxels = np.asarray(row["sampled_voxels"], dtype=np.int32).reshape(-1, 3)
             foreground.setdefault(case_id, {})[int(row["channel"])] = voxels
         self._learnt = {channel for channels_of_case in foreground.values() for channel in channels_of_case}
@@ -80,6 +81,16 @@ class LakePatchSource:
         image = self._lake.read_patch(self._case_rows[case_id], start_xyz, size_xyz)
         bits = self._lake.read_bits_patch(labels, labels["annotation"], start_xyz, size_xyz)
         return image.array, bits.array, image.valid
+
+
+def _require_channel(row: Mapping[str, Any]) -> None:
+    """Raise ValueError where the class of a label row has another bit in the class table here than in the lake."""
+    channel = class_info(str(row["class_name"])).channel
+    if channel != int(row["channel"]):
+        raise ValueError(
+            f"{row['case_id']}: {row['class_name']} lies in bit {row['channel']} of the lake, in bit {channel} by the "
+            "class table here; use the table that the case was ingested with"
+        )
 
 
 def _only(row: Mapping[str, Any], *columns: str) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
 
 from models.checkpoint import read_metadata
+from models.extend import settings_from
 from models.plan import SamplingPlan
 from models.settings import Preset, as_mapping
 from models.train import LAST, train
@@ -67,16 +68,27 @@ def train_model(
     datasets: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     start_from: ModelVersion | None = None,
+    add_classes: Sequence[str] | None = None,
+    transfer_to: Sequence[str] | None = None,
+    text_encoder: str | None = None,
     choice: SplitChoice | None = None,
     flow_run_id: str | None = None,
 ) -> TrainOutcome:
     """Train on every human label that the split does not hold out and register the result as `challenger`.
 
     preset: name of a file in `models/presets`, or the path of one. datasets: restrict to these. classes: the loss is
-    computed on these only; the network keeps all its classes. start_from: go on from this version's weights.
+    computed on these only; the network keeps all its classes. start_from: go on from this version's weights, with its
+    network's settings. add_classes: give it a new head for these, and train only that. transfer_to: keep its backbone,
+    and the head as far as text means the same, for these classes instead of its own. text_encoder: for the new classes.
     choice: default: all folds but the test. Cases that have no fold yet get one first.
     What was read can be read again: the run records the versions of the tables.
     """
+    if start_from is None and (add_classes is not None or transfer_to is not None):
+        raise ValueError("classes to add or to transfer to: found no version to start from; name one")
+    initial = None if start_from is None else read_metadata(fetch_checkpoint(start_from, settings)).model
+    network = None if initial is None else settings_from(initial, add_classes, transfer_to, text_encoder)
+    if initial is not None and network is not None and add_classes is not None:
+        classes = network.classes[len(initial.classes) :] if classes is None else classes
     workspace = open_workspace(settings)
     deal_new_cases(workspace)
     request = new_request(
@@ -87,7 +99,10 @@ def train_model(
         datasets=None if datasets is None else tuple(datasets),
         classes=None if classes is None else tuple(classes),
         start_from=None if start_from is None else start_from.uri,
+        transfer=transfer_to is not None,
     )
+    if network is not None:
+        request = replace(request, model=as_mapping(network))
     return start_training(request, settings, flow_run_id=flow_run_id)
 
 
@@ -112,7 +127,9 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
     chosen = request.preset(settings)
     parent = None if request.start_from is None else model_version(request.start_from, settings)
     initial = None if parent is None else fetch_checkpoint(parent, settings)
-    learnt = set(source.annotated_classes()) | set(() if initial is None else trained_classes(read_metadata(initial)))
+    learnt = set(source.annotated_classes())
+    if initial is not None and not request.transfer:
+        learnt |= set(trained_classes(read_metadata(initial)))
     cases = [case.case_id for case in source.cases()]
     tags = {
         "flow_run_id": flow_run_id,
@@ -145,10 +162,12 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
                     out_dir,
                     on_step=history.add,
                     start_from=initial,
+                    transfer=request.transfer,
                     cache_dir=settings.workspace.absolute() / "embeddings",
                     table_versions=versions,
                     extra={
                         "mlflow_run_id": tracked,
+                        **({} if request.start_from is None else {"parent": request.start_from}),
                         TRAINED_CLASSES: ",".join(name for name in chosen.model.classes if name in learnt),
                     },
                 )

@@ -32,7 +32,7 @@ class TrainRequest:
 
     name: of the run. model, train: the settings, resolved. table_versions: of the tables it reads. start_from: address
     of the version it begins with. parent_run_id: MLflow run it is a part of. becomes_challenger: whether the version
-    that it registers gets the alias.
+    that it registers gets the alias. transfer: other classes in place of those of `start_from`.
     """
 
     name: str
@@ -45,6 +45,7 @@ class TrainRequest:
     start_from: str | None = None
     parent_run_id: str | None = None
     becomes_challenger: bool = True
+    transfer: bool = False
 
     def preset(self, settings: Settings) -> Preset:
         """Return the settings of network and training, with devices and threads as they are here and now."""

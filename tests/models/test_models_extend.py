@@ -15,7 +15,8 @@ from torch import nn
 from models.backbone_unet import BatchStatisticsNorm
 from models.backbones import build_backbone
 from models.checkpoint import load_model, read_metadata
-from models.extend import add_classes, freeze, trunk_of
+from models.extend import add_classes, freeze, settings_from, trunk_of
+from models.extension_head import ExtensionHead
 from models.infer import predict_bits
 from models.settings import ModelSettings, TrainSettings
 from models.text import RandomTextEncoder, embed_classes
@@ -41,7 +42,7 @@ def parent(tmp_path_factory):
 def child(parent, tmp_path_factory):
     """The same with spleen and left kidney added and the spleen trained."""
     out = tmp_path_factory.mktemp("child")
-    settings = TrainSettings(steps=6, save_every=2, **FAST)
+    settings = TrainSettings(steps=6, save_every=2, ema=0.9, **FAST)
     return train(
         BoxSource(), MORE, settings, out, start_from=parent, extra={"parent": "models:/universal/1"}
     ).checkpoint
@@ -103,7 +104,7 @@ def test_metadata_says_what_was_added_frozen_and_inherited(parent, child):
 
 
 def test_going_on_after_a_stop_gives_the_same_weights(parent, child, tmp_path):
-    settings = TrainSettings(steps=6, save_every=2, **FAST)
+    settings = TrainSettings(steps=6, save_every=2, ema=0.9, **FAST)
     train(BoxSource(), MORE, settings, tmp_path, start_from=parent, stop_after=3)
     rest = train(BoxSource(), MORE, settings, tmp_path, start_from=parent)
     assert rest.resumed_from == 3
@@ -149,6 +150,36 @@ def test_transfer_takes_the_backbone_and_the_head_where_the_text_means_the_same(
     assert metadata.model == other
     assert metadata.extensions == ()
     assert metadata.extra["licence"] == "CC BY-NC-ND 4.0"
+
+
+def test_settings_of_a_network_that_goes_on_are_its_own_but_for_the_classes():
+    assert settings_from(OLD) == OLD
+    assert settings_from(OLD, ["Spleen", "left kidney"]) == MORE
+    assert settings_from(OLD, instead=["liver"], text_encoder="random") == replace(
+        OLD, classes=("liver",), text_encoder="random"
+    )
+    with pytest.raises(ValueError, match="found both, expected one"):
+        settings_from(OLD, ["spleen"], ["liver"])
+    with pytest.raises(ValueError, match="has liver already"):
+        settings_from(OLD, ["liver"])
+
+
+def test_another_encoder_for_new_classes_is_asked_for_by_name(parent, tmp_path):
+    other = replace(MORE, text_encoder="random")
+    result = train(BoxSource(), other, TrainSettings(steps=1, **FAST), tmp_path, start_from=parent)
+    metadata = read_metadata(result.checkpoint)
+    assert metadata.extensions[0].encoder == RandomTextEncoder.id
+    assert metadata.encoder != RandomTextEncoder.id
+    assert metadata.model.text_encoder == "hashing"  # of the model's own rows
+
+
+def test_a_new_head_begins_on_the_features_as_they_are():
+    torch.manual_seed(0)
+    head = ExtensionHead(32, 16, torch.randn(2, 512), ("a", "b"))
+    deep, last = torch.randn(1, 32, 3, 2, 2), torch.randn(1, 16, 9, 8, 7)  # odd sizes too
+    assert torch.equal(head.refine(deep, last), last)
+    head.logits(deep, last, head.organ_embedding).sum().backward()
+    assert head.refine.back.weight.grad.abs().sum() > 0
 
 
 def test_frozen_parts_stay_in_eval_mode():
