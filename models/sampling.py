@@ -36,14 +36,14 @@ class PatchSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step sees. classes: the output channels of the model, in order, that any of its patches annotates.
+    """What one step sees. classes: the classes of the model, in its order, that any of its patches annotates.
 
     image: (B, 1, X, Y, Z) float32, 0-1. bits: (B, W, X, Y, Z) int32, words of class bits. channels: the U taxonomy
     channels of `classes`. annotated: (B, U) bool. valid: (B, 1, X, Y, Z) bool, false where a patch leaves its scan.
     """
 
     case_ids: tuple[str, ...]
-    classes: tuple[int, ...]
+    classes: tuple[str, ...]
     channels: tuple[int, ...]
     image: Tensor
     bits: Tensor
@@ -66,7 +66,7 @@ class Packed:
     """
 
     case_ids: tuple[str, ...]
-    classes: tuple[int, ...]
+    classes: tuple[str, ...]
     channels: tuple[int, ...]
     hu: Tensor
     bits: Tensor
@@ -131,7 +131,7 @@ class Drawn:
 
     number: int
     places: tuple[Place, ...]
-    classes: tuple[int, ...]
+    classes: tuple[str, ...]
     channels: tuple[int, ...]
     annotated: NDArray[np.bool_]
     changes: tuple[Change, ...]
@@ -153,8 +153,7 @@ class PatchSampler:
         check_possible(model, train, {case.dataset for case in cases})
         self._train = train
         self._plan = SamplingPlan(cases, model, train)
-        self._channels = model.channels
-        self._output_of = {channel: output for output, channel in enumerate(self._channels)}
+        self._channels = dict(zip(model.classes, model.channels, strict=True))
         self._hu_window = model.hu_window
         self.reader = PatchReader(source, model, train)
 
@@ -166,13 +165,14 @@ class PatchSampler:
             pick = self._plan.draw(random)
             cases.append(pick.case)
             places.append((pick.case.case_id, pick.start))
-        outputs = sorted({self._output_of[c] for case in cases for c in case.annotated if c in self._output_of})
-        channels = [self._channels[output] for output in outputs]
+        annotated = {channel for case in cases for channel in case.annotated}
+        classes = {name: channel for name, channel in self._channels.items() if channel in annotated}
+        channels = tuple(classes.values())
         return Drawn(
             number=step,
             places=tuple(places),
-            classes=tuple(outputs),
-            channels=tuple(channels),
+            classes=tuple(classes),
+            channels=channels,
             annotated=np.array([[c in case.annotated for c in channels] for case in cases]),
             changes=tuple(draw_change(random, self._train, case.dataset) for case in cases),
         )

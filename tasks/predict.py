@@ -155,11 +155,11 @@ def _classes(request: PredictRequest, metadata: ModelMetadata) -> list[str]:
     known = trained_classes(metadata)
     if request.classes is None:
         return list(known)
-    metadata.model.select(list(request.classes))
-    untrained = [name for name in request.classes if name not in known]
+    wanted = list(metadata.model.select(request.classes))
+    untrained = [name for name in wanted if name not in known]
     if untrained:
         raise ValueError(f"the model was not trained on {', '.join(untrained)}; it was trained on {', '.join(known)}")
-    return list(request.classes)
+    return wanted
 
 
 def _free_text(request: PredictRequest, metadata: ModelMetadata, settings: Settings) -> FreeText | None:
