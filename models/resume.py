@@ -29,7 +29,8 @@ def begin_model(
 ) -> tuple[UniversalModel, ModelMetadata]:
     """Return the network of a new run, seeded or read from the checkpoint `start_from`, and the run's metadata.
 
-    Raises ValueError when `start_from` has another backbone or other classes than `model`.
+    What `start_from` has in `extra`, such as a licence, is kept, and `extra` wins. Raises ValueError when `start_from`
+    has another backbone or other classes than `model`.
     """
     trained = as_mapping(train)
     if start_from is not None:
@@ -39,7 +40,10 @@ def begin_model(
                 f"{start_from}: {parent.model.backbone} with classes {', '.join(parent.model.classes)}; these settings "
                 f"ask for {model.backbone} with {', '.join(model.classes)}; use the checkpoint's backbone and classes"
             )
-        return network, replace(parent, model=model, step=0, train=trained, table_versions=table_versions, extra=extra)
+        inherited = {**parent.extra, **extra}
+        return network, replace(
+            parent, model=model, step=0, train=trained, table_versions=table_versions, extra=inherited
+        )
     torch.manual_seed(train.seed)
     if embeddings is None:
         embeddings = embed_classes(text_encoder(model.text_encoder), model.prompt, model.classes, cache_dir)

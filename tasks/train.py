@@ -12,7 +12,6 @@ from typing import Any
 import mlflow
 
 from models.checkpoint import read_metadata
-from models.licence import inherited
 from models.plan import SamplingPlan
 from models.settings import Preset, as_mapping, load_preset
 from models.train import train
@@ -107,7 +106,6 @@ def train_model(
             cache_dir=settings.workspace.absolute() / "embeddings",
             table_versions=versions,
             extra={
-                **({} if initial is None else inherited(read_metadata(initial).extra)),
                 "mlflow_run_id": run_id,
                 TRAINED_CLASSES: ",".join(name for name in chosen.model.classes if name in learnt),
             },
