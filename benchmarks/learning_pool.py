@@ -1,0 +1,176 @@
+"""Runs the jobs of the learning study in several processes on one device, within a given time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning_data import Study, load_study
+from benchmarks.learning_jobs import (
+    Budget,
+    Job,
+    arms_of,
+    read_rows,
+    run_job,
+    score,
+    settings_for,
+    source_for,
+    write_row,
+)
+from models.checkpoint import load_model
+from models.train import train
+
+PACE_STEPS = 40
+FEWEST_STEPS, MOST_STEPS = 200, 3000
+KEPT_BACK = 0.8
+"""Share of the time left that steps are planned for; the rest is for starting, scoring and a pace that was too good."""
+LAST_SECONDS = 30.0
+"""Kept back at the end, for the timing of inference without neighbours."""
+
+RunOne = Callable[[Job, Study, Budget, Path], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """file: the study's. out: for rows. work: for checkpoints. seconds: for everything, from `began`."""
+
+    file: Path
+    out: Path
+    work: Path
+    workers: int
+    seconds: float
+    began: float
+
+    @property
+    def rows(self) -> Path:
+        """Folder of the rows."""
+        return self.out / "jobs"
+
+    @property
+    def left(self) -> float:
+        """Seconds left for jobs."""
+        return self.seconds - LAST_SECONDS - (time.time() - self.began)
+
+
+def run_jobs(plan: Plan, jobs: Sequence[Job], budget: Budget, run_one: RunOne = run_job) -> tuple[int, int]:
+    """Run the jobs that have no row yet; return how many have one now and how many failed.
+
+    budget.steps 0: as many as the time allows, by a short trial of all processes at once. A job under way when the time
+    is up is ended; its checkpoint stays and another call goes on from there. Raises ValueError when rows of other
+    settings are there.
+    """
+    done = {row["job"]: row for row in read_rows(plan.rows)}
+    budget = _as_before(budget, list(done.values()))
+    open_jobs = [job for job in jobs if job.name not in done]
+    if not open_jobs:
+        return len(jobs), 0
+    context = multiprocessing.get_context("spawn")
+    todo, told, steps = context.Queue(), context.Queue(), context.Value("i", budget.steps)
+    decided = context.Event()
+    workers = min(plan.workers, len(open_jobs))
+    processes = [
+        context.Process(target=_work, args=(plan, budget, todo, told, steps, decided, run_one), daemon=True)
+        for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        if budget.steps == 0:
+            with steps.get_lock():
+                steps.value = _affordable([told.get(timeout=max(1.0, plan.left)) for _ in processes], plan, open_jobs)
+            print(f"{steps.value} steps a job, {workers} processes, {len(open_jobs)} jobs", flush=True)
+        for job in open_jobs:
+            todo.put(job)
+        for _ in processes:
+            todo.put(None)
+        decided.set()
+        failed = _collect(plan, processes, told, len(open_jobs))
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    return len({row["job"] for row in read_rows(plan.rows)} & {job.name for job in jobs}), failed
+
+
+def _collect(plan: Plan, processes: Sequence[Any], told: Any, jobs: int) -> int:
+    """Print what the workers tell until all is done or the time is up; return the number of failures."""
+    failed = 0
+    for _ in range(jobs):
+        while True:
+            try:
+                name, problem, seconds = told.get(timeout=1.0)
+                break
+            except queue.Empty:
+                if plan.left <= 0 or not any(process.is_alive() for process in processes):
+                    print("time is up" if plan.left <= 0 else "all processes ended", flush=True)
+                    return failed
+        failed += bool(problem)
+        print(f"{name:<24} {problem or 'done'}  {seconds:.1f} s, {plan.left:.0f} s left", flush=True)
+    return failed
+
+
+def _as_before(budget: Budget, rows: Sequence[dict[str, Any]]) -> Budget:
+    """Return the budget with the steps of the rows that are there; ValueError where these were made otherwise."""
+    found = {(row["steps"], row["batch"]) for row in rows}
+    if not found:
+        return budget
+    steps, batch = found.pop()
+    if found or batch != budget.batch or budget.steps not in (0, steps):
+        raise ValueError(
+            f"rows of {steps} steps of {batch} patches are there, asked for {budget.steps} of {budget.batch}; "
+            "use another folder, or the same settings"
+        )
+    return replace(budget, steps=steps)
+
+
+def _affordable(paces: Sequence[float], plan: Plan, jobs: Sequence[Job]) -> int:
+    """Return the steps that each job can have; paces: seconds a step, of each process while all were at work."""
+    each = sum(paces) / len(paces)
+    rounds = -(-len(jobs) // len(paces))
+    steps = int(KEPT_BACK * plan.left / (rounds * each)) // 50 * 50
+    return min(MOST_STEPS, max(FEWEST_STEPS, steps))
+
+
+def _work(plan: Plan, budget: Budget, todo: Any, told: Any, steps: Any, decided: Event, run_one: RunOne) -> None:
+    """Do jobs until there is none: the life of one process."""
+    study = load_study(plan.file)
+    if budget.steps == 0:
+        told.put(_pace(study, budget))
+        decided.wait()
+    budget = replace(budget, steps=steps.value)
+    while (job := todo.get()) is not None:
+        began = time.time()
+        try:
+            write_row(plan.rows, run_one(job, study, budget, plan.work))
+            told.put((job.name, "", time.time() - began))
+        except Exception as error:  # the edge of a job: the others go on, and the run's exit code says so
+            traceback.print_exc(file=sys.stderr)
+            told.put((job.name, f"failed: {type(error).__name__}: {error}", time.time() - began))
+
+
+def _pace(study: Study, budget: Budget) -> float:
+    """Return the seconds a step that the heaviest arm takes, a whole scan's scoring spread over the steps included."""
+    arm = arms_of(study)["full"]
+    model_settings, train_settings = settings_for(arm, 0, replace(budget, steps=PACE_STEPS), study)
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(
+            source_for(arm, study),
+            model_settings,
+            train_settings,
+            folder,
+            on_step=lambda *_: times.append(time.perf_counter()),
+        )
+        model, metadata = load_model(result.checkpoint, budget.device)
+    score(model, metadata, study.held_out(arm.datasets)[:2], arm.classes, budget.device)
+    half = len(times) // 2
+    return (times[-1] - times[half]) / (len(times) - 1 - half)
