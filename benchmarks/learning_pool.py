@@ -93,7 +93,7 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], budget: Budget, run_one: RunOne = 
         for _ in processes:
             todo.put(None)
         decided.set()
-        failed = _collect(plan, processes, told, len(open_jobs))
+        failed = _collect(plan, processes, told, open_jobs)
     finally:
         for process in processes:
             process.terminate()
@@ -101,18 +101,27 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], budget: Budget, run_one: RunOne = 
     return len({row["job"] for row in read_rows(plan.rows)} & {job.name for job in jobs}), failed
 
 
-def _collect(plan: Plan, processes: Sequence[Any], told: Any, jobs: int) -> int:
-    """Print what the workers tell until all is done or the time is up; return the number of failures."""
-    failed = 0
-    for _ in range(jobs):
-        while True:
-            try:
-                name, problem, seconds = told.get(timeout=1.0)
-                break
-            except queue.Empty:
-                if plan.left <= 0 or not any(process.is_alive() for process in processes):
-                    print("time is up" if plan.left <= 0 else "all processes ended", flush=True)
-                    return failed
+def _collect(plan: Plan, processes: Sequence[Any], told: Any, jobs: Sequence[Job]) -> int:
+    """Print what the workers tell until all is done or the time is up; return the number of failures.
+
+    A process that ends without a word (a crash of a library, memory) fails its job; the others take over the rest.
+    """
+    silent, failed = {job.name for job in jobs}, 0
+    while silent:
+        alive = any(process.is_alive() for process in processes)  # asked first: what was told before the end is heard
+        try:
+            name, problem, seconds = told.get(timeout=1.0)
+        except queue.Empty:
+            if plan.left <= 0:
+                print("time is up", flush=True)
+                return failed
+            if not alive:
+                codes = ", ".join(str(process.exitcode) for process in processes)
+                silent -= {row["job"] for row in read_rows(plan.rows)}  # done, but not told any more
+                print(f"no result of {', '.join(sorted(silent))}; processes ended with {codes}", flush=True)
+                return failed + len(silent)
+            continue
+        silent.discard(name)
         failed += bool(problem)
         print(f"{name:<24} {problem or 'done'}  {seconds:.1f} s, {plan.left:.0f} s left", flush=True)
     return failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -227,6 +228,8 @@ def _pretend(job: Job, study: Study, budget: Budget, work: Path) -> dict:
         raise ValueError("on purpose")
     if job.arm == "full":
         time.sleep(60)
+    if job.arm == "tail even":
+        os._exit(3)
     return {"job": job.name, "arm": job.arm, "seed": job.seed, "steps": budget.steps, "batch": budget.batch}
 
 
@@ -253,6 +256,11 @@ def test_jobs_done_are_kept_and_a_failure_stops_no_other(tmp_path):
     assert rows["extended-0"]["steps"] == 3
     with pytest.raises(ValueError, match="rows of 3 steps of 2 patches are there, asked for 4 of 2"):
         run_jobs(plan, jobs, Budget(4, 2, "cpu", 1), _pretend)
+
+
+def test_a_process_that_ends_without_a_word_fails_its_job(tmp_path):
+    jobs = [Job("partial", 0), Job("tail even", 0)]
+    assert run_jobs(_plan(tmp_path, 600), jobs, Budget(3, 2, "cpu", 1), _pretend) == (1, 1)
 
 
 def test_the_time_ends_a_job_under_way_and_keeps_what_is_done(tmp_path):
