@@ -78,13 +78,13 @@ def predict_bits(
     settings = metadata if isinstance(metadata, ModelSettings) else metadata.model
     if not 0 <= overlap < 1 or batch < 1:
         raise ValueError(f"overlap {overlap}, batch {batch}: expected 0 <= overlap < 1 and batch >= 1")
-    outputs = settings.select(None if classes is None else list(classes))
+    names = settings.select(classes)
     padded, inner = _pad(_checked(image), settings.patch)
     model = model.to(device).eval()
     bits = empty_bits(image.shape, len(class_names()))
-    sums, counts = np.zeros(len(outputs)), np.zeros(len(outputs))
+    sums, counts = np.zeros(len(names)), np.zeros(len(names))
     with torch.inference_mode():
-        for start, slab in _slabs(model, padded, settings, outputs, overlap, batch, torch.device(device)):
+        for start, slab in _slabs(model, padded, settings, names, overlap, batch, torch.device(device)):
             kept = slice(max(start, inner[0].start), min(start + slab.shape[1], inner[0].stop))
             if kept.start >= kept.stop:
                 continue
@@ -93,10 +93,9 @@ def predict_bits(
             masks = logits > 0
             counts += masks.sum(dim=(1, 2, 3)).cpu().numpy()
             sums += (logits.sigmoid() * masks).sum(dim=(1, 2, 3)).cpu().numpy()
-            for output, mask in zip(outputs, masks.cpu().numpy(), strict=True):
-                set_channel(into, class_info(settings.classes[output]).channel, mask)
-    names = [settings.classes[output] for output in outputs]
-    means = np.divide(sums, counts, out=np.full(len(outputs), np.nan), where=counts > 0)
+            for name, mask in zip(names, masks.cpu().numpy(), strict=True):
+                set_channel(into, class_info(name).channel, mask)
+    means = np.divide(sums, counts, out=np.full(len(names), np.nan), where=counts > 0)
     return Prediction(bits, dict(zip(names, means.tolist(), strict=True)))
 
 
@@ -126,7 +125,7 @@ def _slabs(
     model: UniversalModel,
     image: NDArray[np.float32],
     settings: ModelSettings,
-    outputs: list[int],
+    names: Sequence[str],
     overlap: float,
     batch: int,
     device: torch.device,
@@ -137,14 +136,14 @@ def _slabs(
     starts_x = window_starts(image.shape[0], px, overlap)
     plane = list(itertools.product(window_starts(ny, py, overlap), window_starts(nz, pz, overlap)))
     weight = gaussian_weight(settings.patch).to(device)
-    total = torch.zeros((len(outputs), px, ny, nz), device=device)
+    total = torch.zeros((len(names), px, ny, nz), device=device)
     weights = torch.zeros((px, ny, nz), device=device)
     for number, x in enumerate(starts_x):
         for first in range(0, len(plane), batch):
             group = plane[first : first + batch]
             windows = np.stack([image[x : x + px, y : y + py, z : z + pz] for y, z in group])
             inputs = window_hu(windows, settings.hu_window).unsqueeze(1).to(device)  # (B, 1, px, py, pz)
-            logits = model(inputs, outputs).float()  # (B, C, px, py, pz)
+            logits = model(inputs, names).float()  # (B, C, px, py, pz)
             for own, (y, z) in zip(logits, group, strict=True):
                 total[:, :, y : y + py, z : z + pz] += own * weight
                 weights[:, y : y + py, z : z + pz] += weight

@@ -30,7 +30,7 @@ class PatchSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step sees. classes: the output channels of the model, in order, that any of its patches annotates.
+    """What one step sees. classes: the classes of the model, in its order, that any of its patches annotates.
 
     image: (B, 1, X, Y, Z) float32, 0-1. bits: (B, W, X, Y, Z) int32, words of class bits: a voxel of 32 classes travels
     between processes and to the device in 4 bytes instead of 32. channels: the U taxonomy channels of `classes`.
@@ -38,7 +38,7 @@ class Batch:
     """
 
     case_ids: tuple[str, ...]
-    classes: tuple[int, ...]
+    classes: tuple[str, ...]
     channels: tuple[int, ...]
     image: Tensor
     bits: Tensor
@@ -108,14 +108,14 @@ class BatchMaker:
         self._source = source
         self._model = model
         self._train = train
-        self._channels = model.channels
-        self._output_of = {channel: output for output, channel in enumerate(self._channels)}
+        self._channels = dict(zip(model.classes, model.channels, strict=True))
 
     def make(self, drawn: Drawn) -> Batch:
         """Return the batch that was drawn."""
         picks = drawn.picks
-        outputs = sorted({self._output_of[c] for pick in picks for c in pick.case.annotated if c in self._output_of})
-        channels = [self._channels[output] for output in outputs]
+        annotated = {channel for pick in picks for channel in pick.case.annotated}
+        classes = {name: channel for name, channel in self._channels.items() if channel in annotated}
+        channels = tuple(classes.values())
         size = self._model.patch
         images = torch.empty((len(picks), 1, *size))
         words: list[Tensor] = []
@@ -128,8 +128,8 @@ class BatchMaker:
             valids[row, 0] = torch.from_numpy(valid)
         return Batch(
             case_ids=tuple(pick.case.case_id for pick in picks),
-            classes=tuple(outputs),
-            channels=tuple(channels),
+            classes=tuple(classes),
+            channels=channels,
             image=images,  # (B, 1, X, Y, Z)
             bits=torch.stack(words),  # (B, W, X, Y, Z)
             annotated=torch.tensor([[c in pick.case.annotated for c in channels] for pick in picks]),  # (B, U)

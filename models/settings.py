@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
-from datasets_registry.taxonomy import class_info, class_names
+from datasets_registry.taxonomy import class_info, class_names, places_of
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRESETS = Path(__file__).with_name("presets")
@@ -27,7 +27,7 @@ class ModelSettings:
     """
 
     backbone: str = "tiny"
-    classes: tuple[str, ...] = class_names()
+    classes: tuple[str, ...] = field(default_factory=class_names)
     text_encoder: str = "hashing"
     prompt: str = "V1"
     spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)
@@ -51,14 +51,9 @@ class ModelSettings:
         """Taxonomy channel (bit) of each output channel, in output order."""
         return tuple(class_info(name).channel for name in self.classes)
 
-    def select(self, names: tuple[str, ...] | list[str] | None) -> list[int]:
-        """Return the output channels of the classes called `names` (all for None); a KeyError names what is missing."""
-        if names is None:
-            return list(range(len(self.classes)))
-        missing = [class_info(name).name for name in names if name not in self.classes]
-        if missing:
-            raise KeyError(f"this model has no class {', '.join(missing)}; it has {', '.join(self.classes)}")
-        return [self.classes.index(name) for name in names]
+    def select(self, names: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the classes called `names`, by name or title (all for None); a KeyError lists the nearest."""
+        return self.classes if names is None else tuple(self.classes[place] for place in places_of(names, self.classes))
 
 
 @dataclass(frozen=True)

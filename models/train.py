@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -77,33 +77,39 @@ def train(
     table_versions: Mapping[str, int] | None = None,
     extra: Mapping[str, str] | None = None,
     stop_after: int | None = None,
+    transfer: bool = False,
 ) -> TrainResult:
     """Train a model and leave `model.safetensors` in `out_dir`; a run stopped earlier goes on from `last.safetensors`.
 
     on_step: called after each step with its number (from 1) and loss, bce, dice, lr, grad_norm. start_from: a
-    checkpoint whose weights and embeddings to begin with. cache_dir: where text embeddings are kept. stop_after: end
+    checkpoint whose weights and embeddings to begin with; see `begin_model` for settings with more classes than it has,
+    and for transfer. cache_dir: where text embeddings are kept. stop_after: end
     this call after that many steps; `last.safetensors` is then the checkpoint. Raises TrainingDiverged on a value that
     is not finite, ValueError when `out_dir` holds a run with other settings.
     """
     settings, out = train_settings, Path(out_dir)
     fabric = _launch(settings)
     network, metadata = begin_model(
-        model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}
+        model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}, transfer
     )
     network, first = going_on(out / LAST, network, metadata)
-    raw = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    raw = torch.optim.AdamW(
+        [weight for weight in network.parameters() if weight.requires_grad],
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+    )
     model, optimizer = fabric.setup(network, raw)
     if first:
         restore_optimizer(raw, out / LAST)
     last = settings.steps if stop_after is None else min(settings.steps, first + stop_after)
-    sampler = PatchSampler(source, model_settings, settings)
+    sampler = PatchSampler(source, replace(model_settings, classes=network.learnable), settings)
     tail: deque[dict[str, float]] = deque(maxlen=max(1, (last - first) // 10))
     model.train()
     clock = _Clock()
     numbers = range(first * settings.accumulate, last * settings.accumulate)
     with open_batches(sampler, numbers, settings.readers, fabric.global_rank) as batches:
         for step in range(first, last):
-            losses = _step(fabric, model, optimizer, clock, batches, model_settings, settings, step)
+            losses = _step(fabric, model, optimizer, clock, batches, settings, step)
             tail.append(losses)
             if on_step is not None:
                 on_step(step + 1, losses)
@@ -137,7 +143,6 @@ def _step(
     optimizer: torch.optim.Optimizer,
     clock: _Clock,
     batches: Iterator[Batch],
-    model_settings: ModelSettings,
     settings: TrainSettings,
     step: int,
 ) -> dict[str, float]:
@@ -164,7 +169,7 @@ def _step(
             wrong = (~torch.isfinite(parts.pair_loss)).nonzero().flatten().tolist()
             if wrong:
                 found = sorted({(int(parts.pairs[i, 0]), int(parts.pairs[i, 1])) for i in wrong})
-                named = [f"{batch.case_ids[b]}: {model_settings.classes[batch.classes[u]]}" for b, u in found]
+                named = [f"{batch.case_ids[b]}: {batch.classes[u]}" for b, u in found]
                 raise TrainingDiverged(_diverged(step, "the loss", "; ".join(named)))
             fabric.backward(loss / settings.accumulate)
         for name, value in (("loss", float(loss.detach())), ("bce", parts.bce), ("dice", parts.dice)):

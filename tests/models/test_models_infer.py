@@ -90,7 +90,7 @@ def test_nan_and_unknown_classes_are_refused(model):
     image[1, 2, 3] = np.nan
     with pytest.raises(ValueError, match=r"1 NaN or infinite voxels, the first at \(1, 2, 3\)"):
         predict_bits(model, SETTINGS, image)
-    with pytest.raises(KeyError, match="this model has no class aorta"):
+    with pytest.raises(KeyError, match="this model has no class 'aorta'"):
         predict_bits(model, SETTINGS, scan(SETTINGS.patch), classes=["aorta"])
     with pytest.raises(ValueError, match="three axes"):
         predict_bits(model, SETTINGS, scan((4, 4)))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from datasets_registry.taxonomy import class_names
 from models.backbones import build_backbone
 from models.universal import UniversalModel
 
@@ -21,7 +22,7 @@ needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason="golden vectors 
 
 def filled(backbone, recorded):
     """A model whose tensors follow the vectors' rule: sorted keys, one generator."""
-    model = UniversalModel(build_backbone(backbone), torch.zeros(32, 512))
+    model = UniversalModel(build_backbone(backbone), torch.zeros(32, 512), class_names())
     generator = torch.Generator().manual_seed(recorded["seed"])
     state = model.state_dict()
     for key in sorted(state):

@@ -83,8 +83,8 @@ def test_settings_survive_json():
     settings = ModelSettings(classes=("liver", "aorta"))
     assert model_settings(as_mapping(settings)) == settings
     assert settings.channels == (5, 7)
-    assert settings.select(["aorta"]) == [1]
-    with pytest.raises(KeyError, match="no class spleen"):
+    assert settings.select(["Aorta"]) == ("aorta",)
+    with pytest.raises(KeyError, match="no class 'spleen'"):
         settings.select(["spleen"])
 
 

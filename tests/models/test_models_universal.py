@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+import models.text_head
 from models.backbones import BACKBONES, build_backbone
 from models.head import PARAMETERS, head_logits
 from models.loss import masked_loss
@@ -58,9 +59,42 @@ def test_head_equals_plain_convolutions_with_gradients():
 def test_asking_for_classes_gives_their_logits_in_the_order_asked(model):
     model.eval()
     x = torch.rand(2, 1, 16, 32, 16)
-    every, some = model(x), model(x, [3, 1])
+    every, some = model(x), model(x, ["aorta", "spleen"])
     assert every.shape == (2, 4, 16, 32, 16)
     assert torch.allclose(some, every[:, [3, 1]], atol=1e-5)
+
+
+def test_classes_are_asked_for_by_name_or_title(model):
+    model.eval()
+    x = torch.rand(1, 1, 16, 16, 16)
+    assert torch.equal(model(x, ["Right kidney"]), model(x, ["right_kidney"]))
+    with pytest.raises(KeyError, match=r"no class 'livr'; nearest: liver"):
+        model(x, ["livr"])
+    with pytest.raises(KeyError, match="no class 'pancreas'"):  # in the taxonomy, but not in this model
+        model(x, ["pancreas"])
+
+
+def test_one_class_asked_for_costs_one_class(model, monkeypatch):
+    computed = []
+    real = models.text_head.head_logits
+    monkeypatch.setattr(
+        models.text_head, "head_logits", lambda f, p, w: (computed.append(p.shape[1]), real(f, p, w))[1]
+    )
+    model(torch.rand(1, 1, 16, 16, 16), ["aorta"])
+    assert computed == [1]
+
+
+def test_free_rows_come_behind_the_classes(model):
+    model.eval()
+    x = torch.rand(2, 1, 16, 16, 16)
+    rows = model.organ_embedding[[2, 0]]
+    both = model(x, ["spleen"], rows=rows)
+    assert both.shape == (2, 3, 16, 16, 16)
+    assert torch.equal(both[:, :1], model(x, ["spleen"]))
+    assert torch.equal(both[:, 1:], model(x, ["right_kidney", "liver"]))
+    assert torch.equal(model(x, [], rows=rows), both[:, 1:])
+    with pytest.raises(ValueError, match="no class and no text row"):
+        model(x, [])
 
 
 def test_unwanted_pairs_are_skipped_and_change_nothing_else(model):
@@ -103,7 +137,7 @@ def test_an_unannotated_class_gets_no_gradient_on_any_parameter(model):
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter.grad, mixed[name]), name
     model.zero_grad()
-    masked_loss(model(x, [0, 2]), target[:, [0, 2]], annotated[:, [0, 2]])[0].backward()
+    masked_loss(model(x, ["liver", "right_kidney"]), target[:, [0, 2]], annotated[:, [0, 2]])[0].backward()
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, mixed[name], atol=1e-5), name
 
@@ -141,4 +175,4 @@ def test_unknown_backbone_lists_the_known_ones():
 
 def test_embeddings_are_stored_as_given():
     rows = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
-    assert np.array_equal(UniversalModel(build_backbone("tiny"), rows).organ_embedding.numpy(), rows)
+    assert np.array_equal(UniversalModel(build_backbone("tiny"), rows, ("a", "b", "c")).organ_embedding.numpy(), rows)
