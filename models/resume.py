@@ -9,14 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.checkpoint import ModelMetadata, load_model, load_state, read_metadata
-from models.extend import add_classes, freeze, transferred
+from models.checkpoint import ModelMetadata, load_model, read_metadata
+from models.ema import MovingAverage
+from models.extend import add_classes, transferred
 from models.settings import ModelSettings, TrainSettings, as_mapping
 from models.text import TextEmbeddings, embed_classes, text_encoder
 from models.universal import UniversalModel, build_model
 
-HARDWARE = ("device", "devices", "nodes", "threads", "readers", "save_every")
+HARDWARE = ("device", "devices", "nodes", "threads", "readers", "save_every", "compile")
 """Training settings that a run may change when it goes on; the others decide what is learnt."""
+
+EMA, SCALER = "ema.", "scaler."
+"""Beginnings of keys of a training state."""
 
 
 def begin_model(
@@ -80,8 +84,9 @@ def _begun(
 
 
 def going_on(last: Path, network: UniversalModel, metadata: ModelMetadata) -> tuple[UniversalModel, int]:
-    """Return the network and step of the checkpoint `last` where there is one, else `network` and 0.
+    """Return `network` and the step to go on from: weights and step of the checkpoint `last`, or as it is and 0.
 
+    What is frozen in `network` stays frozen.
     Raises ValueError when that checkpoint was trained with other settings, naming them.
     """
     if not last.is_file():
@@ -99,8 +104,8 @@ def going_on(last: Path, network: UniversalModel, metadata: ModelMetadata) -> tu
     if different:
         raise ValueError(f"{last}: a run with other settings: {'; '.join(different)}; use them or another folder")
     stored, _ = load_model(last)
-    freeze(stored, metadata.frozen)
-    return stored, before.step
+    network.load_state_dict(stored.state_dict())
+    return network, before.step
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
@@ -108,20 +113,61 @@ def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> lis
     return [f"{name} {before.get(name)}, now {now.get(name)}" for name in names if before.get(name) != now.get(name)]
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's tensors by `<parameter number>.<name>`, for storing beside the weights."""
+def training_state(
+    optimizer: torch.optim.Optimizer, average: MovingAverage | None, scaler: torch.amp.GradScaler | None
+) -> dict[str, Tensor]:
+    """Return what going on needs beside the weights, for storing beside them.
+
+    Of the optimiser `<parameter number>.<name>`, of the moving average `ema.<name>`, of the loss scale `scaler.<name>`.
+    Raises ValueError when the moving average is not finite.
+    """
     states = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, row in states.items() for name, value in row.items()}
+    found = {f"{index}.{name}": torch.as_tensor(value) for index, row in states.items() for name, value in row.items()}
+    averaged = {} if average is None else average.state()
+    for name, value in averaged.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(
+                f"moving average: {name} holds NaN or infinite values; not saved, use an earlier checkpoint"
+            )
+    scale = {} if scaler is None else scaler.state_dict()
+    found |= {f"{EMA}{name}": value for name, value in averaged.items()}
+    return found | {f"{SCALER}{name}": torch.tensor(value, dtype=torch.float64) for name, value in scale.items()}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
-    """Give `optimizer` the state stored in `checkpoint`; ValueError when it has none or is of another network."""
+def restore_state(
+    state: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
+    scaler: torch.amp.GradScaler | None,
+) -> None:
+    """Give back what `training_state` returned; ValueError when it has none, or is of another network."""
+    restore_optimizer(state, optimizer)
+    averaged = {key.removeprefix(EMA): value for key, value in state.items() if key.startswith(EMA)}
+    if average is not None:
+        if not averaged:
+            raise ValueError("checkpoint: no moving average in it, expected one as train.ema is set; start it anew")
+        average.restore(averaged)
+    scale = {key.removeprefix(SCALER): value.item() for key, value in state.items() if key.startswith(SCALER)}
+    if scaler is not None and scale:
+        whole = {"growth_interval", "_growth_tracker"}
+        scaler.load_state_dict({name: int(value) if name in whole else value for name, value in scale.items()})
+
+
+def restore_optimizer(state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Give `optimizer` its part of a training state; ValueError when there is none or it is of other parameters."""
     states: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_state(checkpoint).items():
-        index, name = key.split(".", 1)
-        states.setdefault(int(index), {})[name] = value
+    for key, value in state.items():
+        index, _, name = key.partition(".")
+        if index.isdigit():
+            states.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
-    expected = sum(len(group["params"]) for group in groups)
-    if len(states) != expected:
-        raise ValueError(f"{checkpoint}: optimiser state of {len(states)} parameters, the network has {expected}")
+    expected = [tuple(parameter.shape) for group in optimizer.param_groups for parameter in group["params"]]
+    found = {index: tuple(row["exp_avg"].shape) for index, row in states.items()}
+    # a parameter that no batch has reached yet has no state
+    wrong = [f"{index}: {shape}" for index, shape in found.items() if expected[index : index + 1] != [shape]]
+    if wrong or not found:
+        raise ValueError(
+            f"checkpoint: optimiser state of {len(found)} parameters ({'; '.join(wrong) or 'none'} not as here), "
+            f"expected one of the {len(expected)} that learn; freeze the same parts, or start in another folder"
+        )
     optimizer.load_state_dict({"state": states, "param_groups": groups})

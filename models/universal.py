@@ -58,7 +58,7 @@ class UniversalModel(TextHead):
     def train(self, mode: bool = True) -> UniversalModel:
         """Set training or eval mode; parts whose weights are all frozen stay in eval mode, as they will predict."""
         super().train(mode)
-        for part in (*self.children(), *self.extensions):
+        for part in list(self.modules())[1:]:
             weights = list(part.parameters())
             if weights and not any(weight.requires_grad for weight in weights):
                 part.eval()
