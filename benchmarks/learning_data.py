@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from datasets_registry.taxonomy import class_info
 from imaging.bits import Bits, get_channel
 from models.plan import Int3, TrainCase
+from models.sampling import Box
 
 Labels = Literal["partial", "full", "naive"]
 AIR_HU = -1024
@@ -123,23 +124,20 @@ class StudySource:
         """Return the scans that annotate a class of the study, in the order given."""
         return self._cases
 
-    def read(
-        self, case_id: str, start_xyz: Int3, size_xyz: Int3
-    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
-        """Return image HU (X, Y, Z), class bits (W, X, Y, Z) and what lies in the scan (X, Y, Z) of a box."""
+    def read(self, case_id: str, start_xyz: Int3, size_xyz: Int3) -> tuple[NDArray[np.int16], NDArray[np.uint32], Box]:
+        """Return image HU (X, Y, Z), class bits (W, X, Y, Z) and the part inside the scan, of a box."""
         stored = self._images[case_id]
         image = np.full(size_xyz, AIR_HU, np.int16)
         bits = np.zeros((len(self._bits[case_id]), *size_xyz), np.uint32)
-        valid = np.zeros(size_xyz, bool)
         inside, into = [], []
         for start, size, length in zip(start_xyz, size_xyz, stored.shape, strict=True):
             low, high = max(0, start), min(length, start + size)
             inside.append(slice(low, high))
             into.append(slice(low - start, high - start))
-        image[tuple(into)] = stored[tuple(inside)]
-        bits[(slice(None), *into)] = self._bits[case_id][(slice(None), *inside)]
-        valid[tuple(into)] = True
-        return image, bits, valid
+        x, y, z = into
+        image[x, y, z] = stored[tuple(inside)]
+        bits[:, x, y, z] = self._bits[case_id][(slice(None), *inside)]
+        return image, bits, (x, y, z)
 
 
 def annotated_cases(scans: Sequence[StudyScan], classes: Sequence[str]) -> dict[str, int]:

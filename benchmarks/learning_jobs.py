@@ -133,7 +133,7 @@ def settings_for(arm: Arm, seed: int, budget: Budget, study: Study) -> tuple[Mod
             "seed": seed,
             "device": budget.device,
             "threads": budget.threads,
-            "save_every": 200,
+            "save_every": 100,
         },
     )
     return preset.model, preset.train
@@ -226,7 +226,7 @@ def score(
     """Return class -> data set -> [mean DSC against the full truth, scans], over the scans that show the class."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in classes}
     for scan in scans:
-        predicted = predict_bits(model, metadata, scan.image, batch=windows_for(device), device=device, classes=classes)
+        predicted = predict_bits(model, metadata, scan.image, device=device, classes=classes)
         for name in classes:
             truth = scan.mask(name)
             if truth.any():
@@ -236,11 +236,6 @@ def score(
         name: {dataset: [round(sum(each) / len(each), 5), len(each)] for dataset, each in rows.items()}
         for name, rows in found.items()
     }
-
-
-def windows_for(device: str) -> int:
-    """Return the windows a pass: a whole small scan on a GPU, where passes cost more than voxels."""
-    return 2 if device == "cpu" else 8
 
 
 def device_name(device: str) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import queue
+import statistics
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ KEPT_BACK = 0.8
 """Share of the time left that steps are planned for; the rest is for starting, scoring and a pace that was too good."""
 LAST_SECONDS = 30.0
 """Kept back at the end, for the timing of inference without neighbours."""
+
+MOST_SECONDS_FOR_PACE = 90.0
 
 RunOne = Callable[[Job, Study, Budget, Path], dict[str, Any]]
 
@@ -61,6 +65,20 @@ class Plan:
         return self.seconds - LAST_SECONDS - (time.time() - self.began)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the processes share. todo: jobs, None at the end. told: what became of them. steps: of a job, 0 until known.
+
+    together: where they wait for each other before the pace is measured. decided: set when `steps` is known.
+    """
+
+    todo: Any
+    told: Any
+    steps: Any
+    together: Any
+    decided: Any
+
+
 def run_jobs(plan: Plan, jobs: Sequence[Job], budget: Budget, run_one: RunOne = run_job) -> tuple[int, int]:
     """Run the jobs that have no row yet; return how many have one now and how many failed.
 
@@ -74,26 +92,23 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], budget: Budget, run_one: RunOne = 
     if not open_jobs:
         return len(jobs), 0
     context = multiprocessing.get_context("spawn")
-    todo, told, steps = context.Queue(), context.Queue(), context.Value("i", budget.steps)
-    decided = context.Event()
     workers = min(plan.workers, len(open_jobs))
+    shared = Shared(
+        context.Queue(), context.Queue(), context.Value("i", budget.steps), context.Barrier(workers), context.Event()
+    )
     processes = [
-        context.Process(target=_work, args=(plan, budget, todo, told, steps, decided, run_one), daemon=True)
-        for _ in range(workers)
+        context.Process(target=_work, args=(plan, budget, shared, run_one), daemon=True) for _ in range(workers)
     ]
     for process in processes:
         process.start()
     try:
         if budget.steps == 0:
-            with steps.get_lock():
-                steps.value = _affordable([told.get(timeout=max(1.0, plan.left)) for _ in processes], plan, open_jobs)
-            print(f"{steps.value} steps a job, {workers} processes, {len(open_jobs)} jobs", flush=True)
-        for job in open_jobs:
-            todo.put(job)
-        for _ in processes:
-            todo.put(None)
-        decided.set()
-        failed = _collect(plan, processes, told, open_jobs)
+            shared.steps.value = _affordable(_paces(plan, processes, shared.told), plan, open_jobs)
+        print(f"{shared.steps.value} steps a job, {workers} processes, {len(open_jobs)} jobs", flush=True)
+        for job in (*open_jobs, *(None for _ in processes)):
+            shared.todo.put(job)
+        shared.decided.set()
+        failed = _collect(plan, processes, shared.told, open_jobs)
     finally:
         for process in processes:
             process.terminate()
@@ -141,33 +156,51 @@ def _as_before(budget: Budget, rows: Sequence[dict[str, Any]]) -> Budget:
     return replace(budget, steps=steps)
 
 
+def _paces(plan: Plan, processes: Sequence[Any], told: Any) -> list[float]:
+    """Return the seconds a step that each process has measured; RuntimeError when none could."""
+    paces: list[float] = []
+    waited_until = time.time() + min(MOST_SECONDS_FOR_PACE, plan.left / 2)
+    while len(paces) < len(processes) and time.time() < waited_until:
+        alive = any(process.is_alive() for process in processes)
+        try:
+            paces.append(told.get(timeout=1.0))
+        except queue.Empty:
+            if not alive:
+                break
+    if not paces:
+        raise RuntimeError("no process measured how long a step takes; see their messages above, or give --steps")
+    print(f"{statistics.median(paces) * 1000:.0f} ms a step with {len(paces)} processes at work", flush=True)
+    return paces
+
+
 def _affordable(paces: Sequence[float], plan: Plan, jobs: Sequence[Job]) -> int:
     """Return the steps that each job can have; paces: seconds a step, of each process while all were at work."""
-    each = sum(paces) / len(paces)
     rounds = -(-len(jobs) // len(paces))
-    steps = int(KEPT_BACK * plan.left / (rounds * each)) // 50 * 50
+    steps = int(KEPT_BACK * plan.left / (rounds * statistics.fmean(paces))) // 50 * 50
     return min(MOST_STEPS, max(FEWEST_STEPS, steps))
 
 
-def _work(plan: Plan, budget: Budget, todo: Any, told: Any, steps: Any, decided: Event, run_one: RunOne) -> None:
+def _work(plan: Plan, budget: Budget, shared: Shared, run_one: RunOne) -> None:
     """Do jobs until there is none: the life of one process."""
     study = load_study(plan.file)
     if budget.steps == 0:
-        told.put(_pace(study, budget))
-        decided.wait()
-    budget = replace(budget, steps=steps.value)
-    while (job := todo.get()) is not None:
+        with contextlib.suppress(threading.BrokenBarrierError):  # a process that did not start holds up no other
+            shared.together.wait(timeout=MOST_SECONDS_FOR_PACE / 2)
+        shared.told.put(_pace(study, budget))
+    shared.decided.wait()
+    budget = replace(budget, steps=shared.steps.value)
+    while (job := shared.todo.get()) is not None:
         began = time.time()
         try:
             write_row(plan.rows, run_one(job, study, budget, plan.work))
-            told.put((job.name, "", time.time() - began))
+            shared.told.put((job.name, "", time.time() - began))
         except Exception as error:  # the edge of a job: the others go on, and the run's exit code says so
             traceback.print_exc(file=sys.stderr)
-            told.put((job.name, f"failed: {type(error).__name__}: {error}", time.time() - began))
+            shared.told.put((job.name, f"failed: {type(error).__name__}: {error}", time.time() - began))
 
 
 def _pace(study: Study, budget: Budget) -> float:
-    """Return the seconds a step that the heaviest arm takes, a whole scan's scoring spread over the steps included."""
+    """Return the seconds a step of the heaviest arm; a scan is scored too, so that jobs find everything warm."""
     arm = arms_of(study)["full"]
     model_settings, train_settings = settings_for(arm, 0, replace(budget, steps=PACE_STEPS), study)
     times: list[float] = []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.learning_data import Study, StudyScan
-from benchmarks.learning_jobs import COLLECTION, Job, device_name, windows_for, write_row
+from benchmarks.learning_jobs import COLLECTION, Job, device_name, write_row
 from benchmarks.learning_pool import Plan
 from models.checkpoint import ModelMetadata, load_model
 from models.infer import predict_bits
@@ -57,7 +57,7 @@ def _in_turn(
 def _seconds(networks: Sequence[Loaded], scan: StudyScan, device: str) -> float:
     began = time.perf_counter()
     for network in networks:
-        predict_bits(*network, scan.image, batch=windows_for(device), device=device)
+        predict_bits(*network, scan.image, device=device)
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began
