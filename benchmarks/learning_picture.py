@@ -46,7 +46,7 @@ def _partial_labels(axes: Any, rows: Rows) -> None:
     axes.set_xlabel("DSC on held-out scans of all sets")
     axes.set_xlim(-0.03, 1.0)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower right", fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.07), ncols=3, fontsize=9, frameon=False)
 
 
 def _one_for_all(axes: Any, rows: Rows) -> None:
@@ -54,11 +54,11 @@ def _one_for_all(axes: Any, rows: Rows) -> None:
     figures = {figure.what: figure for figure in one_for_all(rows).figures}
     bars = [
         ("mean DSC, one network for all", "one for all", COLOURS["partial"]),
-        ("mean DSC, one network for each set", "one for each set", COLOURS["other"]),
+        ("mean DSC, one network for each set", "one for each", COLOURS["other"]),
     ]
     bars = [bar for bar in bars if bar[0] in figures]
     for place, (what, label, colour) in enumerate(bars):
-        _bar(axes, place, figures[what].values, colour, f"{label}\nDSC {figures[what].mean:.3f}")
+        _bar(axes, place, figures[what].values, colour, f"{label}\n{figures[what].mean:.3f}")
     axes.set_ylabel("mean DSC over the same classes and scans")
     axes.set_ylim(0, 1.05)
     times = [
@@ -73,8 +73,7 @@ def _one_for_all(axes: Any, rows: Rows) -> None:
             _bar(right, place, figures[what].values, colour, f"{label}\n{seconds * 1000:.0f} ms")
         right.set_ylabel("seconds of inference a scan")
         right.set_ylim(0, 1.2 * max(max(figures[what].values) for what, *_ in times))
-    labels = [(place, label) for place, (_, label, _) in [*enumerate(bars), *enumerate(times, start=3)]]
-    axes.set_xticks([place for place, _ in labels], [label for _, label in labels])
+    axes.set_xticks([])  # each bar says what it is
     axes.set_xlim(-0.7, 4.7 if times else 1.7)
 
 
@@ -101,7 +100,7 @@ def _later_classes(axes: Any, rows: Rows) -> None:
         )
         for number, name in enumerate(row["extension"]["classes"]):
             axes.scatter(
-                0.0,
+                0.02 * number,
                 class_dsc(after, name),
                 s=60,
                 marker="s^"[number % 2],
