@@ -1,8 +1,9 @@
-"""The class table: what the 32 classes are, in the order of the published model. It exists once, in `taxonomy.yaml`."""
+"""The class table: the 32 classes of the published model in its order (`taxonomy.yaml`), then those of one's own."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-Kind = Literal["organ", "vessel", "tumour", "cyst"]
+from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE, Kind, read_own_rows
+
 LESIONS: tuple[Kind, ...] = ("tumour", "cyst")
 
 
@@ -19,7 +21,7 @@ LESIONS: tuple[Kind, ...] = ("tumour", "cyst")
 class ClassInfo:
     """One class of the taxonomy.
 
-    index: 1-based number of the published model; `channel` = index - 1 is the class's bit and logit.
+    index: counted from 1, to 32 the numbers of the published model; `channel` = index - 1 is the class's bit.
     parents: names of the classes it lies inside (any one of them). mirror: the partner on the other side.
     components: connected parts expected, None for any number. volume_ml, hu_mean: plausible adult ranges of
     volume and of mean HU.
@@ -48,34 +50,39 @@ class ClassInfo:
         return self.kind in LESIONS
 
 
-@cache
 def all_classes() -> tuple[ClassInfo, ...]:
-    """Return every class in index order."""
+    """Return every class in index order: the published ones, then those of one's own that CTFACTORY_TAXONOMY adds.
+
+    Raises FileNotFoundError for a table that is not there, ValueError for one that does not go on from the others.
+    """
+    return tuple(_table(os.environ.get(TAXONOMY_VARIABLE, "")).values())
+
+
+@cache
+def _table(own: str) -> dict[str, ClassInfo]:
+    """Return name -> class of the package's table and of the file `own`, if it names one."""
     rows: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("taxonomy.yaml").read_text())["classes"]
+    if own.strip():
+        rows = rows + read_own_rows(Path(own).expanduser(), rows)
     classes = tuple(ClassInfo(**_with_tuples(row)) for row in rows)
     if [info.index for info in classes] != list(range(1, len(classes) + 1)):
         raise ValueError(f"taxonomy.yaml: indices {[info.index for info in classes]} do not count up from 1")
-    return classes
+    return {info.name: info for info in classes}
 
 
 def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
-@cache
-def _by_name() -> dict[str, ClassInfo]:
-    return {info.name: info for info in all_classes()}
-
-
 def class_names() -> tuple[str, ...]:
     """Return the class names in channel order."""
-    return tuple(_by_name())
+    return tuple(info.name for info in all_classes())
 
 
 def class_info(name: str) -> ClassInfo:
     """Return the class called `name`; a KeyError lists the nearest names."""
     try:
-        return _by_name()[name]
+        return _table(os.environ.get(TAXONOMY_VARIABLE, ""))[name]
     except KeyError:
         near = difflib.get_close_matches(name, class_names(), n=3, cutoff=0.3)
         raise KeyError(f"unknown class {name!r}; nearest: {', '.join(near) or 'none'}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +15,7 @@ from datasets_registry.taxonomy import class_info, class_names, places_of
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRESETS = Path(__file__).with_name("presets")
-_TUPLES = ("classes", "spacing_mm", "hu_window", "patch")
+_TUPLES = ("classes", "spacing_mm", "hu_window", "patch", "zoom_range", "zoom_datasets")
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,17 @@ class TrainSettings:
     steps: optimiser steps. batch: patches per device and step. lr: peak learning rate of AdamW; it climbs for
     `warmup` steps and then follows a cosine to `lr * lr_floor`. accumulate: batches summed into one step.
     clip_norm: largest gradient norm (0: no clipping). dice_weight, bce_weight: the two parts of the loss.
+    loss_weights: how much a class counts in the loss (1 where not named, 0: not at all), for classes of the long tail.
     balance: 0 for the published BCE; up to 1 lets the few voxels of a small organ weigh as much as all others.
     foreground: share of patches centred on a voxel of a class drawn by weight; the rest are random. The weights, all
     even by default: dataset_weights, how often each case of a data set counts (1 where not named; 0: never).
     class_weights: of a class (1 where not named). lesion_weight: times this for tumours and cysts. rarity: -1 to 1; at
     1 a class counts in inverse proportion to the cases that show it, at 0 all alike, at -1 as often as cases show it.
-    shift: largest intensity shift and scale change, of the 0-1 range, applied to a share `shift_share` of patches.
+    shift, stretch: largest intensity shift and change of scale, of the 0-1 range, of a share `shift_share` of patches.
+    rotate_share: share of patches turned by 90, 180 or 270 degrees in the axial plane. zoom_share: share of the patches
+    of `zoom_datasets` that are magnified, by a factor drawn from `zoom_range`. See `models.augment`.
+    ema: decay of the moving average of the weights, which the final model then holds (0: none; see `models.ema`).
+    compile: let torch.compile make the backbone faster; its first step takes minutes.
     save_every: steps between checkpoints (0: only at the end). threads: CPU threads (0: leave as is).
     readers: processes that read patches ahead of the network; 0 reads in the training process. They change no batch.
     device: a Fabric accelerator (`cpu`, `cuda`, `auto`); devices, nodes: how many.
@@ -84,6 +90,7 @@ class TrainSettings:
     clip_norm: float = 1.0
     dice_weight: float = 1.0
     bce_weight: float = 1.0
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
     balance: float = 0.0
     foreground: float = 0.67
     dataset_weights: Mapping[str, float] = field(default_factory=dict)
@@ -91,7 +98,14 @@ class TrainSettings:
     lesion_weight: float = 1.0
     rarity: float = 0.0
     shift: float = 0.1
+    stretch: float = 0.1
     shift_share: float = 0.2
+    rotate_share: float = 0.0
+    zoom_share: float = 0.0
+    zoom_range: tuple[float, float] = (1.3, 1.5)
+    zoom_datasets: tuple[str, ...] = ()
+    ema: float = 0.0
+    compile: bool = False
     seed: int = 0
     precision: Precision = "32-true"
     device: str = "auto"
@@ -112,24 +126,36 @@ class TrainSettings:
             "dice_weight",
             "bce_weight",
             "shift",
+            "stretch",
             "lesion_weight",
             "save_every",
             "readers",
         ):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a number of 0 or more")
-        for name in ("foreground", "shift_share", "lr_floor", "balance"):
+        for name in ("foreground", "shift_share", "rotate_share", "zoom_share", "lr_floor", "balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a share between 0 and 1")
+        if len(self.zoom_range) != 2 or not 1 <= self.zoom_range[0] <= self.zoom_range[1] <= 2:
+            raise ValueError(
+                f"train.zoom_range: {self.zoom_range}, expected (low, high) with 1 <= low <= high <= 2: less would "
+                "need voxels around the patch, more would leave out the voxel that it was drawn for"
+            )
+        if self.zoom_share and not self.zoom_datasets:
+            raise ValueError(
+                f"train.zoom_share: {self.zoom_share} without zoom_datasets; name the data sets, or set zoom_share to 0"
+            )
         if not -1 <= self.rarity <= 1:
             raise ValueError(f"train.rarity: {self.rarity}, expected a power between -1 and 1")
-        for name in ("dataset_weights", "class_weights"):
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"train.ema: {self.ema}, expected a decay of at least 0 and below 1; 0 keeps no average")
+        for name in ("dataset_weights", "class_weights", "loss_weights"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"train.{name}: {getattr(self, name)!r}, expected a name and a weight on each line")
             for key, weight in getattr(self, name).items():
                 if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
                     raise ValueError(f"train.{name}: {key} has {weight!r}, expected a weight of 0 or more")
-        for key in self.class_weights:
+        for key in {**self.class_weights, **self.loss_weights}:
             class_info(key)
         if not 0 < self.lr < 1:
             raise ValueError(f"train.lr: {self.lr}, expected a learning rate between 0 and 1")
@@ -163,7 +189,9 @@ def _checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise KeyError(f"{where}: unknown key {', '.join(unknown)}; known keys: {', '.join(known)}")
+        near = {name: get_close_matches(name, known, n=1) for name in unknown}
+        meant = [f"{name} (did you mean {found[0]}?)" if found else name for name, found in near.items()]
+        raise KeyError(f"{where}: unknown key {', '.join(meant)}; known keys: {', '.join(known)}")
     return {key: tuple(value) if key in _TUPLES else value for key, value in values.items()}
 
 

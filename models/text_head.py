@@ -39,6 +39,11 @@ class TextHead(nn.Module):
         nn.init.constant_(last_bias, FIRST_LOGIT)
         self.text_to_vision = nn.Linear(self.organ_embedding.shape[1], 256)
 
+    def is_learning(self) -> bool:
+        """Whether any of the layers is not frozen."""
+        layers = (self.precls_conv, self.GAP, self.controller, self.text_to_vision)
+        return any(weight.requires_grad for layer in layers for weight in layer.parameters())
+
     def class_parameters(self, deep: Tensor, rows: Tensor) -> Tensor:
         """Return the head's weights (B, C, 153) from deepest features (B, D, x, y, z) and text rows (C, 512)."""
         image = self.GAP(deep).flatten(1)  # (B, 256)
@@ -58,6 +63,9 @@ class TextHead(nn.Module):
 
         wanted: (B, C) bool, the pairs to compute; None for all.
         """
+        # A copy: torch 2.13 crashes in the backward pass of a group norm on channels-last features that need no
+        # gradient, as a frozen backbone's; of a single voxel `contiguous` would keep the layout.
+        deep = deep.clone(memory_format=torch.contiguous_format)
         features = self.precls_conv(last.contiguous())  # (B, 8, X, Y, Z)
         logits = head_logits(features.flatten(2), self.class_parameters(deep, rows), wanted)  # (B, C, X * Y * Z)
         return logits.reshape(*logits.shape[:2], *features.shape[2:])

@@ -42,6 +42,12 @@ class UniversalModel(TextHead):
         """The names of all classes, in the order of the output channels."""
         return tuple(name for head in self.heads for name in head.names)
 
+    @property
+    def learnable(self) -> tuple[str, ...]:
+        """The classes whose logits training can change: all, or those of heads that are not frozen."""
+        shared = any(weight.requires_grad for weight in self.backbone.parameters())
+        return tuple(name for head in self.heads if shared or head.is_learning() for name in head.names)
+
     def add_extension(self, embeddings: NDArray[np.float32] | Tensor, names: Sequence[str]) -> TextHead:
         """Add a newly initialised head for more classes, `embeddings` (C, 512) of `names`, and return it."""
         head = TextHead()
@@ -52,7 +58,7 @@ class UniversalModel(TextHead):
     def train(self, mode: bool = True) -> UniversalModel:
         """Set training or eval mode; parts whose weights are all frozen stay in eval mode, as they will predict."""
         super().train(mode)
-        for part in (*self.children(), *self.extensions):
+        for part in list(self.modules())[1:]:
             weights = list(part.parameters())
             if weights and not any(weight.requires_grad for weight in weights):
                 part.eval()

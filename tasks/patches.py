@@ -74,14 +74,12 @@ class LakePatchSource:
 
     def read(
         self, case_id: str, start_xyz: tuple[int, int, int], size_xyz: tuple[int, int, int]
-    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
-        """Return image (X, Y, Z) HU, class bits (W, X, Y, Z) and the mask of voxels inside the scan, of one patch."""
+    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], tuple[slice, slice, slice]]:
+        """Return image (X, Y, Z) HU, class bits (W, X, Y, Z) and the part inside the scan, of one patch."""
         labels = self._label_rows[case_id]
         image = self._lake.read_patch(self._case_rows[case_id], start_xyz, size_xyz)
         bits = self._lake.read_bits_patch(labels, labels["annotation"], start_xyz, size_xyz)
-        valid = np.zeros(size_xyz, dtype=bool)
-        valid[image.valid] = True
-        return image.array, bits.array, valid
+        return image.array, bits.array, image.valid
 
 
 def _only(row: Mapping[str, Any], *columns: str) -> dict[str, Any]:
@@ -93,16 +91,18 @@ def training_source(
     datasets: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     choice: SplitChoice | None = None,
+    at_versions: Mapping[str, int] | None = None,
 ) -> LakePatchSource:
     """Return the patches of the training cases of a split, human labels only.
 
     datasets: restrict to these; None takes every data set of role `train`. External cohorts never enter.
     classes: labels of other classes count as unlabelled; None takes every class. choice: default: all folds but the
-    test. Raises LookupError when no such case is in the lake, and as `cases_to_train_on`.
+    test. at_versions: of the tables, as an earlier run read them; default now. Raises LookupError when no such case is
+    in the lake, and as `cases_to_train_on`.
     """
     choice = choice or SplitChoice()
-    cases = cases_to_train_on(workspace, choice, datasets)
-    labels = workspace.tables.labels(case_ids=cases["case_id"], state="annotated")
+    cases = cases_to_train_on(workspace, choice, datasets, at_versions)
+    labels = workspace.tables.labels(case_ids=cases["case_id"], state="annotated", at_versions=at_versions)
     if classes is not None:
         labels = labels[labels["class_name"].isin([class_info(name).name for name in classes])]
     source = LakePatchSource(workspace.lake, cases, labels, tumour_free=workspace.settings.tumour_free_negatives)

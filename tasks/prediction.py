@@ -13,7 +13,7 @@ import torch
 
 from catalog.lake_read import StoredArray
 from imaging.volume import Volume
-from models.checkpoint import ModelMetadata, load_model
+from models.checkpoint import ModelMetadata, load_model, members
 from models.infer import Prediction, Predictor
 from models.infer_progress import PredictionProgress
 from models.postprocess import clean
@@ -38,11 +38,12 @@ def trained_classes(metadata: ModelMetadata) -> tuple[str, ...]:
 def load_predictor(checkpoints: Sequence[Path], settings: Settings) -> tuple[Predictor, ModelMetadata]:
     """Return a predictor by one checkpoint, or by several as an ensemble, as `settings` say, and what it predicts.
 
+    A checkpoint may itself be the folder of an ensemble.
     It is kept: the cases of a process share it. Raises ValueError where the members of an ensemble differ in anything
     but their weights.
     """
     return _predictor(
-        tuple(checkpoints),
+        tuple(file for checkpoint in checkpoints for file in members(checkpoint)),
         settings.torch_device(),
         settings.window_overlap,
         settings.window_batch,

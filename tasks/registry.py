@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
+from models.checkpoint import members
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client
 
@@ -48,8 +49,9 @@ class ModelVersion:
 
 
 def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str, str]) -> ModelVersion:
-    """Log `checkpoint` (a safetensors file) as a model of the active MLflow run and register it as a new version.
+    """Log `checkpoint` as a model of the active MLflow run and register it as a new version.
 
+    checkpoint: a safetensors file, or a folder of several that predict together.
     The model is stored as code plus weights, without a pickle: `mlflow.pyfunc.load_model(uri).predict(volume)` works
     for whoever has this package installed.
     """
@@ -57,7 +59,7 @@ def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str,
     logged = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(_PYFUNC),
-        artifacts={"checkpoint": str(checkpoint)},
+        artifacts={file.stem: str(file) for file in members(checkpoint)},
         pip_requirements=["ct-label-factory"],
         registered_model_name=settings.model_name,
         signature=SIGNATURE,
@@ -125,15 +127,16 @@ def training_cases(version: ModelVersion, settings: Settings) -> list[str]:
 
 
 def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:
-    """Return the local path of the version's checkpoint, downloaded when the artifact store is remote."""
+    """Return the local path of the version's checkpoint, downloaded when the artifact store is remote.
+
+    It is a file, or for a version of several models that predict together the folder of their files.
+    """
     mlflow_client(settings)
-    folder = Path(mlflow.artifacts.download_artifacts(version.uri))
-    found = sorted((folder / "artifacts").glob("*.safetensors"))
-    if len(found) != 1:
-        raise FileNotFoundError(
-            f"{version.uri}: {len(found)} safetensors files in its artifacts, expected 1; register the model again"
-        )
-    return found[0]
+    folder = Path(mlflow.artifacts.download_artifacts(version.uri)) / "artifacts"
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise FileNotFoundError(f"{version.uri}: no safetensors file in its artifacts; register the model again")
+    return found[0] if len(found) == 1 else folder
 
 
 def _as_version(client: MlflowClient, name: str, version: str) -> ModelVersion:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -151,13 +151,19 @@ def leaking_pairs(cases: pd.DataFrame, choice: SplitChoice) -> list[tuple[str, s
     return twins_between(cases, ids[side == TRAINING], ids[side.isin([HELD_OUT, ASIDE])])
 
 
-def cases_to_train_on(workspace: Workspace, choice: SplitChoice, datasets: Sequence[str] | None = None) -> pd.DataFrame:
+def cases_to_train_on(
+    workspace: Workspace,
+    choice: SplitChoice,
+    datasets: Sequence[str] | None = None,
+    at_versions: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
     """Return the `cases` rows that a training may learn from, by the split asked for; external cohorts never.
 
-    datasets: restrict to these. Raises LookupError for data sets or cases that are not there, and LeakRefused when a
-    case is held out or the twin of one that is (with `drop_leaking` such cases are left out).
+    datasets: restrict to these. at_versions: of the tables, as an earlier run read them; default now. Raises
+    LookupError for data sets or cases that are not there, and LeakRefused when a case is held out or the twin of one
+    that is (with `drop_leaking` such cases are left out).
     """
-    every = workspace.tables.cases()
+    every = workspace.tables.cases(at_versions=at_versions)
     side, ids = sides(every, choice), every["case_id"]
     held_out = ids[side.isin([HELD_OUT, ASIDE])]
     if choice.only is None:

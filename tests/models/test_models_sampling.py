@@ -11,7 +11,7 @@ from models_source import LIVER, SPLEEN, BoxSource
 
 from imaging.bits import pack
 from models.plan import TrainCase
-from models.sampling import PatchSampler, unpack_masks, window_hu
+from models.sampling import PatchReader, PatchSampler, unpack_masks, window_hu
 from models.settings import ModelSettings, TrainSettings
 
 MODEL = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
@@ -81,7 +81,7 @@ class OnePerClass:
 
     def read(self, case_id, start_xyz, size_xyz):
         self.asked.append((case_id, start_xyz))
-        return np.zeros(size_xyz, np.int16), np.zeros((1, *size_xyz), np.uint32), np.ones(size_xyz, bool)
+        return np.zeros(size_xyz, np.int16), np.zeros((1, *size_xyz), np.uint32), (slice(0, 16),) * 3
 
 
 def test_rare_classes_are_drawn_as_often_as_common_ones():
@@ -114,3 +114,26 @@ def test_absent_classes_take_part_without_foreground():
     assert any(
         "aorta" in batch.classes and not batch.target.numpy()[0, batch.classes.index("aorta")].any() for batch in steps
     )
+
+
+@pytest.mark.parametrize("stored", [1, 2, 3])
+def test_only_the_words_of_the_models_classes_are_kept(stored: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelSettings, "channels", (3, 40))  # as if more than 32 classes were known
+    words = np.arange(1, 1 + stored * 24, dtype=np.uint32).reshape(stored, 2, 3, 4)
+
+    class Source:
+        def read(self, *asked):
+            return np.full(asked[2], 7, np.int16), words, (slice(0, 2), slice(0, 3), slice(0, 4))
+
+    model = ModelSettings(classes=("liver", "spleen"), patch=(8, 8, 8))
+    object.__setattr__(model, "patch", (2, 3, 4))
+    reader = PatchReader(Source(), model, TrainSettings(batch=1))
+    memory = bytearray(b"\xff" * reader.nbytes)
+    voxels = reader.voxels(memoryview(memory))
+    reader.read([("a/1", (0, 0, 0))], voxels)
+    assert reader.nbytes == 24 * (2 + 2 * 4)
+    assert (voxels.hu == 7).all()
+    assert voxels.bits.shape == (1, 2, 4, 3, 2)  # W, Z, Y, X
+    kept = min(stored, 2)
+    assert np.array_equal(voxels.bits[0, :kept], words[:kept].transpose(0, 3, 2, 1))
+    assert not voxels.bits[0, kept:].any()  # a lake of an earlier taxonomy holds none of the later classes
