@@ -29,7 +29,9 @@ from models.universal import build_model
 from tasks.export import multi_label
 from tasks.ingest import ingest_batch, list_source
 from tasks.predict import PredictOutcome, PredictRequest, predict_scan
+from tasks.prediction import predict_case
 from tasks.settings import Settings
+from tasks.workspace import open_workspace
 
 MODEL = ModelSettings(classes=("liver", "spleen"), patch=(32, 32, 16), spacing_mm=(12.0, 12.0, 15.0))
 SHAPE = (34, 28, 20)
@@ -233,3 +235,13 @@ def test_an_ensemble_is_of_models_trained_alike(
     other = checkpoint(tmp_path / "other.safetensors", replace(MODEL, hu_window=(-100.0, 200.0)))
     with pytest.raises(ValueError, match=r"no ensemble: hu_window is \(-100.0, 200.0\) and \(-175.0, 250.0\)"):
         predict_scan(replace(twice, models=(str(weights), str(other))), settings)
+
+
+def test_a_case_on_another_grid_than_the_models_is_refused_with_both_spacings(
+    weights: Path, settings: Settings
+) -> None:
+    case = {"case_id": "clinic/1", "spacing_mm": [1.5, 1.5, 3.0]}
+    with pytest.raises(
+        ValueError, match=r"clinic/1: spacing \[1.5, 1.5, 3.0\] mm, .* at \[12.0, 12.0, 15.0\] mm; ingest"
+    ):
+        predict_case(open_workspace(settings), case, weights)
