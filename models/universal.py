@@ -14,6 +14,7 @@ from models.backbones import build_backbone
 from models.head import PARAMETERS, WIDTH, head_logits
 from models.settings import ModelSettings
 from models.text import TextEmbeddings, embed_classes, text_encoder
+from models.volume_ops import frugal, project
 
 FIRST_LOGIT = -3.0
 """Where an untrained class starts: most voxels belong to no class, and unlearning them would cost the first steps."""
@@ -59,6 +60,14 @@ class UniversalModel(nn.Module):
         weight = self.controller.weight.flatten(1)  # (153, 512), a 1x1x1 convolution as a matrix
         return nn.functional.linear(joined, weight, self.controller.bias)
 
+    def voxel_features(self, last: Tensor) -> Tensor:
+        """Return what the head reads, (B, 8, X * Y * Z), from the last features (B, L, X, Y, Z)."""
+        if frugal(last):
+            norm, _, reduction = self.precls_conv
+            return project(last, norm, reduction)
+        features: Tensor = self.precls_conv(last.contiguous())  # (B, 8, X, Y, Z)
+        return features.flatten(2)
+
     def forward(self, x: Tensor, classes: Sequence[int] | None = None, wanted: Tensor | None = None) -> Tensor:
         """Return logits (B, C, X, Y, Z) of images (B, 1, X, Y, Z) scaled to 0-1.
 
@@ -68,9 +77,9 @@ class UniversalModel(nn.Module):
         rows = self.organ_embedding if classes is None else self.organ_embedding[list(classes)]
         deep, last = self.backbone(x.contiguous(memory_format=self.backbone.memory_format))
         # deep (B, D, x, y, z), last (B, L, X, Y, Z)
-        features = self.precls_conv(last.contiguous())  # (B, 8, X, Y, Z)
-        logits = head_logits(features.flatten(2), self.class_parameters(deep, rows), wanted)  # (B, C, X * Y * Z)
-        return logits.reshape(*logits.shape[:2], *features.shape[2:])
+        features = self.voxel_features(last)  # (B, 8, X * Y * Z)
+        logits = head_logits(features, self.class_parameters(deep, rows), wanted)  # (B, C, X * Y * Z)
+        return logits.reshape(*logits.shape[:2], *x.shape[2:])
 
 
 def build_model(settings: ModelSettings, embeddings: TextEmbeddings | None = None) -> UniversalModel:
