@@ -66,7 +66,10 @@ def convolve_joined(
     `low` through weights that depend only on which of 8 corners of a doubled voxel it is, so 8 products where the plain
     form takes 27.
     """
-    grown = up.out_channels
+    grown, voxels = up.out_channels, skip[0, 0].numel()
+    if 27 * voxels * grown < 8 * voxels * up.in_channels + 216 * grown * up.in_channels:
+        # on a small map the weights of the corners would cost more than they save
+        return convolve(torch.cat([up(low), skip], dim=1), weight, bias, padding)
     result = convolve(skip, weight[:, grown:].contiguous(), bias, padding)
     from_up = weight[:, :grown]
     if up.bias is not None:
