@@ -45,13 +45,11 @@ class LakeSource:
 
     def read(
         self, case_id: str, start_xyz: Int3, size_xyz: Int3
-    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
-        """Return image, class bits and the mask of voxels inside the scan."""
+    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], tuple[slice, slice, slice]]:
+        """Return image, class bits and the part inside the scan."""
         image = self._lake.read_patch(self._rows[case_id], start_xyz, size_xyz)
         bits = self._lake.read_bits_patch(self._rows[case_id], "human", start_xyz, size_xyz)
-        valid = np.zeros(size_xyz, dtype=bool)
-        valid[image.valid] = True
-        return image.array, bits.array, valid
+        return image.array, bits.array, image.valid
 
 
 def main() -> None:

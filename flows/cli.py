@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_splits
+from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_predict, cli_splits
 from flows.cli_context import flow_context
 from flows.cli_options import (
     EXIT_CASES_REFUSED,
@@ -26,6 +26,7 @@ from flows.cli_options import (
     Workspace,
     settings_for,
     split_choice,
+    split_names,
 )
 from flows.environment import prepare_environment
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command()(cli_inspect.status)
 app.command()(cli_inspect.settings)
 app.command()(cli_fetch.fetch)
+app.command()(cli_predict.predict)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
@@ -323,7 +325,7 @@ def serve(workspace: Workspace = None) -> None:
 
 
 def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    return None if text is None else split_names(text)
 
 
 def _print_training(outcome: object, *, as_json: bool) -> None:

@@ -53,6 +53,11 @@ def split_choice(split: str, fold: int | None, cases: Path | None, drop_leaking:
     return SplitChoice("official" if split == "official" else "default", fold, only, drop_leaking)
 
 
+def split_names(text: str) -> list[str]:
+    """Return the names of a list that is separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def settings_for(workspace: Path | None) -> Settings:
     """Return the settings of the environment and the TOML file, with the workspace of the command line."""
     from tasks.settings import Settings  # late: the command line must answer --help at once

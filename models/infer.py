@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,142 +13,264 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets_registry.taxonomy import class_info, class_names
-from imaging.bits import Bits, empty_bits, set_channel
+from imaging.bits import WORD_BITS, Bits, empty_bits, words_for
 from models.checkpoint import ModelMetadata
-from models.plan import Int3
+from models.infer_network import Network, Query, Say, is_out_of_memory
+from models.infer_progress import Meter, Reporter
+from models.infer_scan import ArrayScan, Scan, not_air, read_slabs
+from models.infer_windows import Box, WindowGrid, gaussian_weight
 from models.sampling import window_hu
-from models.settings import ModelSettings
+from models.settings import ModelSettings, Precision
 from models.universal import UniversalModel
 
-AIR_HU = -1024
+Sink = Callable[[Box, Bits], None]
+"""Takes the class bits (W, x, y, z) of one finished slab, and where they lie in the scan."""
+
+
+@dataclass(frozen=True, eq=False)
+class FreeText:
+    """Things to look for that the model has no class for: what they are called, and one embedding each, (n, 512).
+
+    The embeddings must be by the encoder of the model's classes; nothing was learnt about them.
+    """
+
+    titles: tuple[str, ...]
+    rows: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says about a scan, beside the masks.
+
+    mean_prob: for each class and free text asked for, the mean probability inside its mask, nan where the mask is
+    empty. channels: the bit of each. remarks: what had to be done to get through, such as smaller batches.
+    """
+
+    mean_prob: dict[str, float]
+    channels: dict[str, int]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says about a scan.
+    """The masks of a scan, (W, X, Y, Z) uint32 bits, and what else the model says about it.
 
-    bits: (W, X, Y, Z) uint32 by taxonomy channel. mean_prob: for each class asked for, the mean probability inside its
-    mask, nan where the mask is empty.
+    Bits are by taxonomy channel; free texts come behind the last class, in the order given.
     """
 
     bits: Bits
-    mean_prob: dict[str, float]
+    scores: Scores
+
+    @property
+    def mean_prob(self) -> dict[str, float]:
+        """Mean probability of each class inside its mask; nan where the mask is empty."""
+        return self.scores.mean_prob
 
 
-def window_starts(length: int, patch: int, overlap: float) -> list[int]:
-    """Return where windows of `patch` begin along an axis of `length` voxels: evenly spread, first 0, last at the end.
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Blended logits (C, x, y, z) float32 of a finished part of a scan, and where it lies. Valid until the next one."""
 
-    Neighbours overlap by at least `overlap` of a window. A length of at most `patch` has one window at 0.
+    box: Box
+    logits: Tensor
+
+
+class Predictor:
+    """Predicts scans with one model, or with several of the same settings as an ensemble (see `Network`).
+
+    overlap: share of a window that its neighbour repeats. device, batch, precision: see `Network`.
+    Windows are weighted by a Gaussian; a voxel belongs to a class where the mean of its windows' logits is above 0.
+    An image smaller than the window is surrounded by air. The network is not run on windows of nothing but air (no
+    voxel above the model's HU window's lower end), which all look the same to it: it sees one of them, and the others
+    get its logits. So the masks are those of running every window.
     """
-    if length <= patch:
-        return [0]
-    stride = max(1, int(patch * (1 - overlap)))
-    count = -(-(length - patch) // stride) + 1
-    return [round(index * (length - patch) / (count - 1)) for index in range(count)]
+
+    def __init__(
+        self,
+        models: UniversalModel | Sequence[UniversalModel],
+        metadata: ModelMetadata | ModelSettings,
+        *,
+        overlap: float = 0.5,
+        batch: int | None = None,
+        device: str = "cpu",
+        precision: Precision | None = None,
+    ) -> None:
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap {overlap}: expected 0 <= overlap < 1")
+        self.settings = metadata if isinstance(metadata, ModelSettings) else metadata.model
+        self.overlap = overlap
+        members = [models] if isinstance(models, UniversalModel) else list(models)
+        self.network = Network(members, device=device, batch=batch, precision=precision)
+
+    def predict(
+        self,
+        scan: Scan,
+        classes: Sequence[str] | None = None,
+        free_text: FreeText | None = None,
+        *,
+        report: Reporter | None = None,
+        say: Say | None = None,
+    ) -> Prediction:
+        """Return the masks of `scan`, int or float HU in RAS on the grid of the model's spacing, in memory.
+
+        See `stream` for the arguments and for what is refused.
+        """
+        texts = () if free_text is None else free_text.titles
+        bits = empty_bits(scan.shape, len(class_names()) + len(texts))
+        bits.fill(0)  # which takes the memory now, so that estimates see it
+
+        def keep(box: Box, part: Bits) -> None:
+            bits[(slice(None), *box)] = part
+
+        return Prediction(bits, self.stream(scan, keep, classes, free_text, report=report, say=say))
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        scan: Scan,
+        sink: Sink,
+        classes: Sequence[str] | None = None,
+        free_text: FreeText | None = None,
+        *,
+        report: Reporter | None = None,
+        say: Say | None = None,
+    ) -> Scores:
+        """Give the class bits of each slab to `sink` as soon as it is finished, in order, and return the scores.
+
+        classes: names wanted (all for None); only these are computed. free_text: what else to look for.
+        report: told how far the prediction is, first after the first windows, with an estimate of time and memory.
+        say: told what is done when memory runs out; else it is logged as a warning. Memory does not grow with the
+        length of the scan. Raises KeyError for a class the model does not have.
+        """
+        names = self.settings.classes if classes is None else tuple(classes)
+        texts = () if free_text is None else free_text.titles
+        channels = {name: class_info(name).channel for name in names}
+        channels |= {text: len(class_names()) + number for number, text in enumerate(texts)}
+        query = Query(
+            tuple(self.settings.select(list(names))), None if free_text is None else torch.as_tensor(free_text.rows)
+        )
+        words = words_for(len(class_names()) + len(texts))
+        remarks: list[str] = []
+
+        def told(remark: str) -> None:
+            remarks.append(remark)
+            (say or logging.getLogger(__name__).warning)(remark)
+
+        sums, counts = np.zeros(len(query)), np.zeros(len(query))
+        for slab in self.slabs(scan, query, report=report, say=told):
+            bits, own_sums, own_counts = _thresholded(slab.logits, list(channels.values()), words)
+            sums, counts = sums + own_sums, counts + own_counts
+            sink(slab.box, bits)
+        means = np.divide(sums, counts, out=np.full(len(query), np.nan), where=counts > 0)
+        return Scores(dict(zip(channels, means.tolist(), strict=True)), channels, tuple(remarks))
+
+    @torch.inference_mode()
+    def slabs(
+        self, scan: Scan, query: Query, *, report: Reporter | None = None, say: Say | None = None
+    ) -> Iterator[Slab]:
+        """Yield the blended logits of the scan, slab by slab, for whoever wants more of them than masks."""
+        grid = WindowGrid(scan.shape, self.settings.patch, self.overlap)
+        low = self.settings.hu_window[0]
+        network = self.network
+        network.start(say)
+        busy = [not_air(slab, grid, low) for slab in read_slabs(scan, grid)]
+        air_seen = not all(map(all, busy))
+        meter = Meter(network, sum(map(sum, busy)) + air_seen, sum(map(len, busy)), report)
+        sums = _Sums(grid, len(query), network)
+        air: Tensor | None = None
+        for number, slab in enumerate(read_slabs(scan, grid)):
+            values = window_hu(np.ascontiguousarray(slab), self.settings.hu_window).to(network.device)
+            todo = [box for box, is_busy in zip(grid.windows, busy[number], strict=True) if is_busy]
+            for box, logits in network.logits(values, todo, query):  # (C, px, py, pz)
+                sums.add(box, logits)
+                meter.count(1)
+            for box in (box for box, is_busy in zip(grid.windows, busy[number], strict=True) if not is_busy):
+                if air is None:
+                    (_, air), *_ = network.logits(values, [box], query)
+                    meter.count(1)
+                sums.add(box, air)
+            kept = grid.kept(number)
+            if kept is not None:
+                yield Slab(kept[1], sums.finished(grid.finished(number))[(slice(None), *kept[0])])
+            sums.advance(grid.finished(number))
 
 
-def gaussian_weight(patch: Int3, sigma_share: float = 0.125) -> Tensor:
-    """Return (X, Y, Z) weights, 1 in the middle and never below 1e-3, a Gaussian of sigma = share * size."""
-    axes = []
-    for size in patch:
-        distance = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
-        axes.append(torch.exp(-0.5 * (distance / (sigma_share * size)) ** 2))
-    x, y, z = axes
-    return (x[:, None, None] * y[None, :, None] * z[None, None, :]).clamp(min=1e-3)
+class _Sums:
+    """Weighted sums of the logits of one slab, (C, X, Y, Z) with the slab's thickness, and of the weights."""
+
+    def __init__(self, grid: WindowGrid, channels: int, network: Network) -> None:
+        self._axis = grid.axis
+        device = network.device
+        try:
+            self._total = torch.zeros((channels, *grid.slab_shape), device=device)
+        except RuntimeError as error:
+            if device.type == "cpu" or not is_out_of_memory(error):
+                raise
+            size = 4 * channels * np.prod(grid.slab_shape) / 1e9
+            network.say(f"out of memory on {device}: the {size:.1f} GB of a slab's logits are kept in main memory")
+            device = torch.device("cpu")
+            self._total = torch.zeros((channels, *grid.slab_shape), device=device)
+        self._total.zero_()  # the system gives memory when it is written to, and estimates are to see it
+        self._weights = torch.zeros(grid.slab_shape, device=device)
+        self._weight = gaussian_weight(grid.patch).to(device)
+
+    def add(self, box: Box, logits: Tensor) -> None:
+        """Add the logits (C, px, py, pz) of the window at `box`."""
+        self._total[(slice(None), *box)].addcmul_(logits.to(self._total.device), self._weight)
+        self._weights[box] += self._weight
+
+    def finished(self, planes: int) -> Tensor:
+        """Return the logits of the first `planes`, (C, x, y, z), in place of their sums."""
+        return self._total.narrow(1 + self._axis, 0, planes).div_(self._weights.narrow(self._axis, 0, planes))
+
+    def advance(self, planes: int) -> None:
+        """Drop the first `planes` and begin as many new ones behind the others, in place."""
+        for tensor, axis in ((self._total, 1 + self._axis), (self._weights, self._axis)):
+            length = tensor.shape[axis]
+            for start in range(0, length, planes):
+                # pieces no longer than the distance they move do not overlap
+                size = min(planes, length - start)
+                moved = max(0, min(size, length - start - planes))
+                tensor.narrow(axis, start, moved).copy_(tensor.narrow(axis, min(start + planes, length), moved))
+                tensor.narrow(axis, start + moved, size - moved).zero_()
+
+
+def _thresholded(
+    logits: Tensor, channels: Sequence[int], words: int
+) -> tuple[Bits, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the bits (W, x, y, z) where `logits` (C, x, y, z) are above 0, and per class probabilities and voxels.
+
+    Made on the device of the logits, so that only words leave it. The probabilities are summed inside the mask.
+    """
+    made = torch.zeros((words, *logits.shape[1:]), dtype=torch.int32, device=logits.device)
+    sums, counts = [], []
+    for own, channel in zip(logits, channels, strict=True):
+        mask = own > 0
+        inside = own[mask].sigmoid()
+        counts.append(float(len(inside)))
+        sums.append(float(inside.sum(dtype=torch.float64)))
+        if len(inside):
+            bit = np.uint32(1 << channel % WORD_BITS).view(np.int32)  # bit 31 is the sign
+            made[channel // WORD_BITS].bitwise_or_(mask.to(torch.int32).mul_(int(bit)))
+    bits: Bits = made.cpu().numpy().view(np.uint32)
+    return bits, np.array(sums), np.array(counts)
 
 
 def predict_bits(
-    model: UniversalModel,
+    models: UniversalModel | Sequence[UniversalModel],
     metadata: ModelMetadata | ModelSettings,
     image: NDArray[Any],
     *,
     overlap: float = 0.5,
-    batch: int = 2,
+    batch: int | None = None,
     device: str = "cpu",
+    precision: Precision | None = None,
     classes: Sequence[str] | None = None,
 ) -> Prediction:
-    """Return the masks of `image` (X, Y, Z) HU, RAS, on the grid of the model's spacing.
+    """Return the masks of one `image` (X, Y, Z) HU, RAS, on the grid of the model's spacing; see `Predictor`.
 
-    classes: names wanted (all for None); only these are computed. overlap: share of a window its neighbour repeats.
-    batch: windows a pass; PyTorch's CPU convolutions are about three times faster on two than on one.
-    An image smaller than the window is surrounded by air. Logits of overlapping windows are averaged with Gaussian
-    weights; a voxel belongs to a class where that is above 0. Raises ValueError for NaN or infinite voxels and for a
-    wrong number of axes, KeyError for a class the model does not have.
+    Raises ValueError for NaN or infinite voxels and for a wrong number of axes, KeyError for a class the model does not
+    have.
     """
-    settings = metadata if isinstance(metadata, ModelSettings) else metadata.model
-    if not 0 <= overlap < 1 or batch < 1:
-        raise ValueError(f"overlap {overlap}, batch {batch}: expected 0 <= overlap < 1 and batch >= 1")
-    outputs = settings.select(None if classes is None else list(classes))
-    padded, inner = _pad(_checked(image), settings.patch)
-    model = model.to(device).eval()
-    bits = empty_bits(image.shape, len(class_names()))
-    sums, counts = np.zeros(len(outputs)), np.zeros(len(outputs))
-    with torch.inference_mode():
-        for start, slab in _slabs(model, padded, settings, outputs, overlap, batch, torch.device(device)):
-            kept = slice(max(start, inner[0].start), min(start + slab.shape[1], inner[0].stop))
-            if kept.start >= kept.stop:
-                continue
-            logits = slab[:, kept.start - start : kept.stop - start, inner[1], inner[2]]  # (C, x, Y, Z)
-            into = bits[:, kept.start - inner[0].start : kept.stop - inner[0].start]
-            masks = logits > 0
-            counts += masks.sum(dim=(1, 2, 3)).cpu().numpy()
-            sums += (logits.sigmoid() * masks).sum(dim=(1, 2, 3)).cpu().numpy()
-            for output, mask in zip(outputs, masks.cpu().numpy(), strict=True):
-                set_channel(into, class_info(settings.classes[output]).channel, mask)
-    names = [settings.classes[output] for output in outputs]
-    means = np.divide(sums, counts, out=np.full(len(outputs), np.nan), where=counts > 0)
-    return Prediction(bits, dict(zip(names, means.tolist(), strict=True)))
-
-
-def _checked(image: NDArray[Any]) -> NDArray[np.float32]:
-    if image.ndim != 3 or 0 in image.shape:
-        raise ValueError(f"image of shape {image.shape}, expected three axes (X, Y, Z) with voxels")
-    values = np.asarray(image, dtype=np.float32)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"image holds {int(bad.sum())} NaN or infinite voxels, the first at {first}; expected finite HU"
-        )
-    return values
-
-
-def _pad(image: NDArray[np.float32], patch: Int3) -> tuple[NDArray[np.float32], tuple[slice, slice, slice]]:
-    """Return the image with air around it up to the patch's size, and where the image lies in it."""
-    widths = [
-        ((max(0, p - n)) // 2, max(0, p - n) - max(0, p - n) // 2) for n, p in zip(image.shape, patch, strict=True)
-    ]
-    x, y, z = (slice(low, low + n) for (low, _), n in zip(widths, image.shape, strict=True))
-    return np.pad(image, widths, constant_values=AIR_HU), (x, y, z)
-
-
-def _slabs(
-    model: UniversalModel,
-    image: NDArray[np.float32],
-    settings: ModelSettings,
-    outputs: list[int],
-    overlap: float,
-    batch: int,
-    device: torch.device,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (first x, blended logits (C, x, Y, Z)) of slabs that no later window touches, in order of x."""
-    px, py, pz = settings.patch
-    _, ny, nz = image.shape
-    starts_x = window_starts(image.shape[0], px, overlap)
-    plane = list(itertools.product(window_starts(ny, py, overlap), window_starts(nz, pz, overlap)))
-    weight = gaussian_weight(settings.patch).to(device)
-    total = torch.zeros((len(outputs), px, ny, nz), device=device)
-    weights = torch.zeros((px, ny, nz), device=device)
-    for number, x in enumerate(starts_x):
-        for first in range(0, len(plane), batch):
-            group = plane[first : first + batch]
-            windows = np.stack([image[x : x + px, y : y + py, z : z + pz] for y, z in group])
-            inputs = window_hu(windows, settings.hu_window).unsqueeze(1).to(device)  # (B, 1, px, py, pz)
-            logits = model(inputs, outputs).float()  # (B, C, px, py, pz)
-            for own, (y, z) in zip(logits, group, strict=True):
-                total[:, :, y : y + py, z : z + pz] += own * weight
-                weights[:, y : y + py, z : z + pz] += weight
-        done = (starts_x[number + 1] if number + 1 < len(starts_x) else x + px) - x
-        yield x, total[:, :done] / weights[:done]
-        total = torch.cat([total[:, done:], torch.zeros_like(total[:, :done])], dim=1)
-        weights = torch.cat([weights[done:], torch.zeros_like(weights[:done])], dim=0)
+    predictor = Predictor(models, metadata, overlap=overlap, batch=batch, device=device, precision=precision)
+    return predictor.predict(ArrayScan(np.asarray(image)), classes)

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from models.sampling import Batch, BatchMaker, Drawn, PatchSampler
+from models.sampling import BatchMaker, Drawn, Packed, PatchSampler
 
 AHEAD = 2
 """Batches that each reader process makes ahead."""
 
 
 @contextmanager
-def open_batches(sampler: PatchSampler, numbers: range, readers: int, rank: int) -> Iterator[Iterator[Batch]]:
+def open_batches(sampler: PatchSampler, numbers: range, readers: int, rank: int) -> Iterator[Iterator[Packed]]:
     """Give the batches of `numbers` in order; the same ones, bit for bit, whatever `readers` is.
 
     readers: processes that read ahead, each with its own handles of the source; 0 makes a batch when it is asked for.
@@ -30,7 +30,7 @@ def open_batches(sampler: PatchSampler, numbers: range, readers: int, rank: int)
     block is left, however it is left, and when this process is gone.
     """
     if readers == 0:
-        yield (sampler.batch(number, rank) for number in numbers)
+        yield (sampler.maker.make(sampler.draw(number, rank)) for number in numbers)
         return
     ahead = _read_ahead(sampler, numbers, readers, rank)
     try:
@@ -39,7 +39,7 @@ def open_batches(sampler: PatchSampler, numbers: range, readers: int, rank: int)
         ahead.close()  # lets go of the loader's iterator, which ends its processes
 
 
-def _read_ahead(sampler: PatchSampler, numbers: range, readers: int, rank: int) -> Generator[Batch, None, None]:
+def _read_ahead(sampler: PatchSampler, numbers: range, readers: int, rank: int) -> Generator[Packed, None, None]:
     # A forked child would inherit locks and threads of torch and zarr in whatever state they are.
     start = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(start)
@@ -90,13 +90,13 @@ class _Failed:
         return cls(error)
 
 
-class _ToRead(Dataset[Batch | _Failed]):
+class _ToRead(Dataset[Packed | _Failed]):
     """Batches by what was drawn for them, for torch's loader."""
 
     def __init__(self, maker: BatchMaker) -> None:
         self._maker = maker
 
-    def __getitem__(self, drawn: Drawn) -> Batch | _Failed:
+    def __getitem__(self, drawn: Drawn) -> Packed | _Failed:
         try:
             return self._maker.make(drawn)
         except Exception as error:

@@ -50,8 +50,9 @@ def begin_model(
 
 
 def going_on(last: Path, network: UniversalModel, metadata: ModelMetadata) -> tuple[UniversalModel, int]:
-    """Return the network and step of the checkpoint `last` where there is one, else `network` and 0.
+    """Return `network` and the step to go on from: weights and step of the checkpoint `last`, or as it is and 0.
 
+    What is frozen in `network` stays frozen.
     Raises ValueError when that checkpoint was trained with other settings, naming them.
     """
     if not last.is_file():
@@ -67,7 +68,8 @@ def going_on(last: Path, network: UniversalModel, metadata: ModelMetadata) -> tu
     if different:
         raise ValueError(f"{last}: a run with other settings: {'; '.join(different)}; use them or another folder")
     stored, _ = load_model(last)
-    return stored, before.step
+    network.load_state_dict(stored.state_dict())
+    return network, before.step
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
@@ -88,7 +90,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> Non
         index, name = key.split(".", 1)
         states.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
-    expected = sum(len(group["params"]) for group in groups)
-    if len(states) != expected:
-        raise ValueError(f"{checkpoint}: optimiser state of {len(states)} parameters, the network has {expected}")
+    expected = [tuple(parameter.shape) for group in optimizer.param_groups for parameter in group["params"]]
+    found = {index: tuple(row["exp_avg"].shape) for index, row in states.items()}
+    # a parameter that no batch has reached yet has no state
+    wrong = [f"{index}: {shape}" for index, shape in found.items() if expected[index : index + 1] != [shape]]
+    if wrong or not found:
+        raise ValueError(
+            f"{checkpoint}: optimiser state of {len(found)} parameters ({'; '.join(wrong) or 'none'} not as here), "
+            f"expected one of the {len(expected)} that learn; freeze the same parts, or start in another folder"
+        )
     optimizer.load_state_dict({"state": states, "param_groups": groups})

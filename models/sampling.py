@@ -4,7 +4,7 @@ the same batch, whatever was asked before and by which process."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,8 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.augment import Change, apply_changes, check_possible, draw_change
 from models.plan import Int3, Pick, SamplingPlan, TrainCase
 from models.settings import ModelSettings, TrainSettings
+
+Box = tuple[slice, slice, slice]
+"""Voxels along X, Y and Z."""
 
 
 class PatchSource(Protocol):
@@ -22,19 +26,19 @@ class PatchSource(Protocol):
     def cases(self) -> Sequence[TrainCase]:
         """Return every case, always in the same order."""
 
-    def read(
-        self, case_id: str, start_xyz: Int3, size_xyz: Int3
-    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
-        """Return (image HU (X, Y, Z), class bits (W, X, Y, Z), valid (X, Y, Z)) of a box that may leave the scan."""
+    def read(self, case_id: str, start_xyz: Int3, size_xyz: Int3) -> tuple[NDArray[np.int16], NDArray[np.uint32], Box]:
+        """Return image HU (X, Y, Z), class bits (W, X, Y, Z) and the part inside the scan, of a box that may leave it.
+
+        The part is within the box, so all of it is (0, X), (0, Y), (0, Z) as slices.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """What one step sees. classes: the output channels of the model, in order, that any of its patches annotates.
 
-    image: (B, 1, X, Y, Z) float32, 0-1. bits: (B, W, X, Y, Z) int32, words of class bits: a voxel of 32 classes travels
-    between processes and to the device in 4 bytes instead of 32. channels: the U taxonomy channels of `classes`.
-    annotated: (B, U) bool. valid: (B, 1, X, Y, Z) bool.
+    image: (B, 1, X, Y, Z) float32, 0-1. bits: (B, W, X, Y, Z) int32, words of class bits. channels: the U taxonomy
+    channels of `classes`. annotated: (B, U) bool. valid: (B, 1, X, Y, Z) bool, false where a patch leaves its scan.
     """
 
     case_ids: tuple[str, ...]
@@ -49,6 +53,44 @@ class Batch:
     def target(self) -> Tensor:
         """The masks of `classes`, (B, U, X, Y, Z) bool, where `bits` lie; see `unpack_masks`."""
         return unpack_masks(self.bits, self.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A batch on its way from the readers to the device, 6 bytes a voxel for 32 classes; `unpack` it there.
+
+    hu: (B, X, Y, Z) int16, not windowed; this and `bits` lie in memory as the lake has them, X fastest.
+    inside: for each patch the box of voxels inside its scan. changes: its augmentation. The others: see `Batch`.
+    """
+
+    case_ids: tuple[str, ...]
+    classes: tuple[int, ...]
+    channels: tuple[int, ...]
+    hu: Tensor
+    bits: Tensor
+    annotated: Tensor
+    inside: tuple[Box, ...]
+    changes: tuple[Change, ...]
+    hu_window: tuple[float, float]
+
+    def to(self, device: torch.device | str) -> Packed:
+        """Return the batch on `device`; from pinned memory, the copy goes on while this process does."""
+        hu, bits, annotated = (part.to(device, non_blocking=True) for part in (self.hu, self.bits, self.annotated))
+        return replace(self, hu=hu, bits=bits, annotated=annotated)
+
+    def unpack(self) -> Batch:
+        """Return what the network sees, augmented, in new memory on the device where this batch lies."""
+        hu = self.hu.unsqueeze(1).contiguous()  # (B, 1, X, Y, Z), turned round before it is widened
+        valid = torch.zeros(hu.shape, dtype=torch.bool, device=hu.device)
+        for row, box in enumerate(self.inside):
+            valid[(row, 0, *box)] = True
+        image, bits, valid = apply_changes(
+            window_hu(hu, self.hu_window),
+            self.bits.clone(memory_format=torch.contiguous_format),  # (B, W, X, Y, Z)
+            valid,
+            self.changes,
+        )
+        return Batch(self.case_ids, self.classes, self.channels, image, bits, self.annotated.clone(), valid)
 
 
 def unpack_masks(bits: Tensor, channels: Sequence[int]) -> Tensor:
@@ -76,76 +118,69 @@ def window_hu(image: NDArray[Any] | Tensor, hu_window: tuple[float, float]) -> T
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A batch that is decided on but not yet read: its number, its patches and the generator for all that follows."""
+    """A batch that is decided on but not yet read: its number, its patches and what is changed in each."""
 
     number: int
     picks: tuple[Pick, ...]
-    random: np.random.Generator
+    changes: tuple[Change, ...]
 
 
 class PatchSampler:
     """Draws batches from a source by the plan of the settings; see `SamplingPlan` for what is drawn and refused."""
 
     def __init__(self, source: PatchSource, model: ModelSettings, train: TrainSettings) -> None:
+        cases = source.cases()
+        check_possible(model, train, {case.dataset for case in cases})
         self._train = train
-        self._plan = SamplingPlan(source.cases(), model, train)
-        self.maker = BatchMaker(source, model, train)
+        self._plan = SamplingPlan(cases, model, train)
+        self.maker = BatchMaker(source, model)
 
     def draw(self, step: int, rank: int = 0) -> Drawn:
         """Decide on the batch of a step: the same for the same seed, step and rank (process of a distributed run)."""
         random = np.random.default_rng([self._train.seed, step, rank])
-        return Drawn(step, tuple(self._plan.draw(random) for _ in range(self._train.batch)), random)
+        picks = tuple(self._plan.draw(random) for _ in range(self._train.batch))
+        return Drawn(step, picks, tuple(draw_change(random, self._train, pick.case.dataset) for pick in picks))
 
     def batch(self, step: int, rank: int = 0) -> Batch:
-        """Return the batch of a step, read here and now; see `draw`."""
-        return self.maker.make(self.draw(step, rank))
+        """Return what the network sees at a step, read here and now; see `draw`."""
+        return self.maker.make(self.draw(step, rank)).unpack()
 
 
 class BatchMaker:
     """Reads what was drawn and makes tensors of it. This, not the plan, is what each reader process gets."""
 
-    def __init__(self, source: PatchSource, model: ModelSettings, train: TrainSettings) -> None:
+    def __init__(self, source: PatchSource, model: ModelSettings) -> None:
         self._source = source
         self._model = model
-        self._train = train
         self._channels = model.channels
         self._output_of = {channel: output for output, channel in enumerate(self._channels)}
 
-    def make(self, drawn: Drawn) -> Batch:
+    def make(self, drawn: Drawn) -> Packed:
         """Return the batch that was drawn."""
         picks = drawn.picks
         outputs = sorted({self._output_of[c] for pick in picks for c in pick.case.annotated if c in self._output_of})
         channels = [self._channels[output] for output in outputs]
-        size = self._model.patch
-        images = torch.empty((len(picks), 1, *size))
-        words: list[Tensor] = []
-        valids = torch.empty((len(picks), 1, *size), dtype=torch.bool)
-        for row, pick in enumerate(picks):
-            # the lake's patches run along X; turned round before they are widened
-            image, bits, valid = self._read(pick)
-            images[row, 0] = self._augment(window_hu(np.ascontiguousarray(image), self._model.hu_window), drawn.random)
-            words.append(torch.from_numpy(np.ascontiguousarray(bits).view(np.int32)))
-            valids[row, 0] = torch.from_numpy(valid)
-        return Batch(
+        patches = [self._read(pick) for pick in picks]
+        return Packed(
             case_ids=tuple(pick.case.case_id for pick in picks),
             classes=tuple(outputs),
             channels=tuple(channels),
-            image=images,  # (B, 1, X, Y, Z)
-            bits=torch.stack(words),  # (B, W, X, Y, Z)
+            hu=_stacked([image for image, _, _ in patches]),  # (B, X, Y, Z)
+            bits=_stacked([bits.view(np.int32) for _, bits, _ in patches]),  # (B, W, X, Y, Z)
             annotated=torch.tensor([[c in pick.case.annotated for c in channels] for pick in picks]),  # (B, U)
-            valid=valids,  # (B, 1, X, Y, Z)
+            inside=tuple(box for _, _, box in patches),
+            changes=drawn.changes,
+            hu_window=self._model.hu_window,
         )
 
-    def _read(self, pick: Pick) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
+    def _read(self, pick: Pick) -> tuple[NDArray[np.int16], NDArray[np.uint32], Box]:
         try:
             return self._source.read(pick.case.case_id, pick.start, self._model.patch)
         except Exception as error:
             error.add_note(f"while reading {pick.case.case_id} at {pick.start}, {self._model.patch} voxels")
             raise
 
-    def _augment(self, image: Tensor, random: np.random.Generator) -> Tensor:
-        """Return the image with its intensities shifted and stretched; mirroring would swap left and right."""
-        if random.random() >= self._train.shift_share:
-            return image
-        shift, scale = random.uniform(-self._train.shift, self._train.shift, 2)
-        return image * (1 + float(scale)) + float(shift)
+
+def _stacked(patches: Sequence[NDArray[Any]]) -> Tensor:
+    """Return patches (..., X, Y, Z) as (B, ..., X, Y, Z) whose memory is in the order Z, Y, X, as the lake's is."""
+    return torch.from_numpy(np.stack([patch.swapaxes(-1, -3) for patch in patches])).transpose(-1, -3)

@@ -14,7 +14,7 @@ from datasets_registry.taxonomy import class_info, class_names
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRESETS = Path(__file__).with_name("presets")
-_TUPLES = ("classes", "spacing_mm", "hu_window", "patch")
+_TUPLES = ("classes", "spacing_mm", "hu_window", "patch", "zoom_range", "zoom_datasets")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class TrainSettings:
     even by default: dataset_weights, how often each case of a data set counts (1 where not named; 0: never).
     class_weights: of a class (1 where not named). lesion_weight: times this for tumours and cysts. rarity: -1 to 1; at
     1 a class counts in inverse proportion to the cases that show it, at 0 all alike, at -1 as often as cases show it.
-    shift: largest intensity shift and scale change, of the 0-1 range, applied to a share `shift_share` of patches.
+    shift, stretch: largest intensity shift and change of scale, of the 0-1 range, of a share `shift_share` of patches.
+    rotate_share: share of patches turned by 90, 180 or 270 degrees in the axial plane. zoom_share: share of the patches
+    of `zoom_datasets` that are magnified, by a factor drawn from `zoom_range`. See `models.augment`.
     save_every: steps between checkpoints (0: only at the end). threads: CPU threads (0: leave as is).
     readers: processes that read patches ahead of the network; 0 reads in the training process. They change no batch.
     device: a Fabric accelerator (`cpu`, `cuda`, `auto`); devices, nodes: how many.
@@ -96,7 +98,12 @@ class TrainSettings:
     lesion_weight: float = 1.0
     rarity: float = 0.0
     shift: float = 0.1
+    stretch: float = 0.1
     shift_share: float = 0.2
+    rotate_share: float = 0.0
+    zoom_share: float = 0.0
+    zoom_range: tuple[float, float] = (1.3, 1.5)
+    zoom_datasets: tuple[str, ...] = ()
     seed: int = 0
     precision: Precision = "32-true"
     device: str = "auto"
@@ -117,15 +124,25 @@ class TrainSettings:
             "dice_weight",
             "bce_weight",
             "shift",
+            "stretch",
             "lesion_weight",
             "save_every",
             "readers",
         ):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a number of 0 or more")
-        for name in ("foreground", "shift_share", "lr_floor", "balance"):
+        for name in ("foreground", "shift_share", "rotate_share", "zoom_share", "lr_floor", "balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a share between 0 and 1")
+        if len(self.zoom_range) != 2 or not 1 <= self.zoom_range[0] <= self.zoom_range[1] <= 2:
+            raise ValueError(
+                f"train.zoom_range: {self.zoom_range}, expected (low, high) with 1 <= low <= high <= 2: less would "
+                "need voxels around the patch, more would leave out the voxel that it was drawn for"
+            )
+        if self.zoom_share and not self.zoom_datasets:
+            raise ValueError(
+                f"train.zoom_share: {self.zoom_share} without zoom_datasets; name the data sets, or set zoom_share to 0"
+            )
         if not -1 <= self.rarity <= 1:
             raise ValueError(f"train.rarity: {self.rarity}, expected a power between -1 and 1")
         for name in ("dataset_weights", "class_weights"):

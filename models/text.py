@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from datasets_registry.taxonomy import class_info
@@ -161,43 +162,70 @@ def text_encoder(spec: str) -> TextEncoder:
     return OpenClipTextEncoder(*rest)
 
 
-def class_texts(prompt: str, names: Sequence[str]) -> list[str]:
-    """Return the prompt's sentence for each class name, in order; names are shown by their titles."""
+def prompt_texts(prompt: str, titles: Sequence[str]) -> list[str]:
+    """Return the sentence that prompt V1-V4 makes of each title, in order."""
     if prompt not in PROMPTS:
         raise ValueError(f"prompt {prompt!r}: expected one of {', '.join(PROMPTS)}")
-    return [PROMPTS[prompt].format(name=class_info(name).title) for name in names]
+    if not all(title.strip() for title in titles):
+        raise ValueError(f"titles {list(titles)}: one is blank; give each a name, such as 'left renal vein'")
+    return [PROMPTS[prompt].format(name=title.strip()) for title in titles]
+
+
+def class_texts(prompt: str, names: Sequence[str]) -> list[str]:
+    """Return the prompt's sentence for each class of the taxonomy, in order; names are shown by their titles."""
+    return prompt_texts(prompt, [class_info(name).title for name in names])
+
+
+def embed_texts(encoder: TextEncoder, texts: Sequence[str], cache_dir: Path | None = None) -> NDArray[np.float32]:
+    """Return (len(texts), 512) float32, read from `cache_dir` when the same encoder saw the same sentences before.
+
+    The cache file's name is a hash of encoder id and sentences, which stand in it with a digest of the numbers; a torn
+    file or one whose numbers do not match their digest is a ValueError.
+    """
+    if not texts:
+        return np.zeros((0, WIDTH), np.float32)
+    if cache_dir is None:
+        return encoder.encode(texts)
+    key = hashlib.sha256(json.dumps([encoder.id, list(texts)]).encode()).hexdigest()
+    path = cache_dir / f"embeddings-{key[:24]}.safetensors"
+    if path.is_file():
+        return _read_cached(path)
+    made = encoder.encode(texts)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    about = {"encoder": encoder.id, "texts": json.dumps(list(texts)), "digest": array_digest(made)}
+    save_file({"embeddings": np.ascontiguousarray(made)}, aside, about)
+    aside.replace(path)
+    return made
+
+
+def embed_titles(
+    encoder: TextEncoder, prompt: str, titles: Sequence[str], cache_dir: Path | None = None
+) -> NDArray[np.float32]:
+    """Return the embeddings (len(titles), 512) float32 of any names, known to the taxonomy or not, under V1-V4.
+
+    A title is what stands in the sentence: `left renal vein`. One-hot rows say the place in `titles` and nothing else:
+    whoever adds titles to others embeds all of them together.
+    """
+    return embed_texts(encoder, prompt_texts(prompt, titles), cache_dir)
 
 
 def embed_classes(
     encoder: TextEncoder, prompt: str, names: Sequence[str], cache_dir: Path | None = None
 ) -> TextEmbeddings:
-    """Return the embeddings of `names` under `prompt`, read from `cache_dir` when they were computed before.
-
-    The cache file's name is a hash of encoder id and sentences; a file whose numbers do not match the digest stored in
-    it is a ValueError.
-    """
-    texts = class_texts(prompt, names)
-    if cache_dir is None:
-        return TextEmbeddings(encoder.encode(texts), encoder.id, prompt, tuple(names))
-    key = hashlib.sha256(json.dumps([encoder.id, texts]).encode()).hexdigest()
-    path = cache_dir / f"embeddings-{key[:24]}.safetensors"
-    if path.is_file():
-        return _read_cached(path, encoder.id, prompt, names)
-    made = TextEmbeddings(encoder.encode(texts), encoder.id, prompt, tuple(names))
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{hashlib.sha256(str(id(made)).encode()).hexdigest()[:8]}")
-    save_file({"embeddings": made.array}, aside, {"encoder": encoder.id, "prompt": prompt, "digest": made.digest})
-    aside.replace(path)
-    return made
+    """Return the embeddings of classes of the taxonomy under `prompt`, cached as those of any titles."""
+    array = embed_texts(encoder, class_texts(prompt, names), cache_dir)
+    return TextEmbeddings(array, encoder.id, prompt, tuple(names))
 
 
-def _read_cached(path: Path, encoder: str, prompt: str, names: Sequence[str]) -> TextEmbeddings:
-    with safe_open(path, framework="numpy") as stream:
-        stored = (stream.metadata() or {}).get("digest", "")
-        array = np.asarray(stream.get_tensor("embeddings"), dtype=np.float32)
-    found = TextEmbeddings(array, encoder, prompt, tuple(names))
-    if found.digest != stored:
-        raise ValueError(
-            f"{path}: digest {found.digest[:12]}, stored {stored[:12]}; delete the file to compute it anew"
-        )
-    return found
+def _read_cached(path: Path) -> NDArray[np.float32]:
+    again = "delete the file to compute it anew"
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            stored = (stream.metadata() or {}).get("digest", "")
+            array = np.asarray(stream.get_tensor("embeddings"), dtype=np.float32)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error}); {again}") from error
+    if array_digest(array) != stored:
+        raise ValueError(f"{path}: digest {array_digest(array)[:12]}, stored {stored[:12]}; {again}")
+    return array

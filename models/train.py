@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.wrappers import _FabricModule
+from torch import nn
 
 from models.checkpoint import save_checkpoint
 from models.loader import open_batches
 from models.loss import masked_loss
 from models.resume import begin_model, going_on, optimizer_state, restore_optimizer
-from models.sampling import Batch, PatchSampler, PatchSource, unpack_masks
+from models.sampling import Packed, PatchSampler, PatchSource
 from models.settings import ModelSettings, TrainSettings
 from models.text import TextEmbeddings
 
@@ -53,7 +54,7 @@ class _Clock:
     began: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
 
-    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+    def next_batch(self, batches: Iterator[Packed]) -> Packed:
         asked = time.perf_counter()
         batch = next(batches)
         self.waited += time.perf_counter() - asked
@@ -91,14 +92,14 @@ def train(
         model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}
     )
     network, first = going_on(out / LAST, network, metadata)
-    raw = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    raw = torch.optim.AdamW(learnt_parameters(network), lr=settings.lr, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(network, raw)
     if first:
         restore_optimizer(raw, out / LAST)
     last = settings.steps if stop_after is None else min(settings.steps, first + stop_after)
     sampler = PatchSampler(source, model_settings, settings)
     tail: deque[dict[str, float]] = deque(maxlen=max(1, (last - first) // 10))
-    model.train()
+    train_mode(network)
     clock = _Clock()
     numbers = range(first * settings.accumulate, last * settings.accumulate)
     with open_batches(sampler, numbers, settings.readers, fabric.global_rank) as batches:
@@ -121,6 +122,23 @@ def train(
     return TrainResult(checkpoint, means, last, patches / elapsed, clock.waited / elapsed, first)
 
 
+def learnt_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen, in the network's order; ValueError when all are."""
+    found = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not found:
+        raise ValueError("training: every parameter is frozen, expected one that learns; set requires_grad on some")
+    return found
+
+
+def train_mode(network: nn.Module) -> None:
+    """Set the network to train, but leave its frozen parts in eval mode: their running statistics must not move."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
 def _launch(settings: TrainSettings) -> Fabric:
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -136,7 +154,7 @@ def _step(
     model: _FabricModule,
     optimizer: torch.optim.Optimizer,
     clock: _Clock,
-    batches: Iterator[Batch],
+    batches: Iterator[Packed],
     model_settings: ModelSettings,
     settings: TrainSettings,
     step: int,
@@ -147,16 +165,15 @@ def _step(
     losses = {"loss": 0.0, "bce": 0.0, "dice": 0.0}
     seen: list[str] = []
     for part in range(settings.accumulate):
-        batch = clock.next_batch(batches)
+        batch = clock.next_batch(batches).to(fabric.device).unpack()
         seen += batch.case_ids
         with fabric.no_backward_sync(model, enabled=part < settings.accumulate - 1):
-            annotated = fabric.to_device(batch.annotated)
-            logits = model(fabric.to_device(batch.image), batch.classes, annotated)  # (B, U, X, Y, Z)
+            logits = model(batch.image, batch.classes, batch.annotated)  # (B, U, X, Y, Z)
             loss, parts = masked_loss(
                 logits,
-                unpack_masks(fabric.to_device(batch.bits), batch.channels),
-                annotated,
-                fabric.to_device(batch.valid),
+                batch.target,
+                batch.annotated,
+                batch.valid,
                 bce_weight=settings.bce_weight,
                 dice_weight=settings.dice_weight,
                 balance=settings.balance,

@@ -68,17 +68,25 @@ class UniversalModel(nn.Module):
         features: Tensor = self.precls_conv(last.contiguous())  # (B, 8, X, Y, Z)
         return features.flatten(2)
 
-    def forward(self, x: Tensor, classes: Sequence[int] | None = None, wanted: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        classes: Sequence[int] | None = None,
+        wanted: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         """Return logits (B, C, X, Y, Z) of images (B, 1, X, Y, Z) scaled to 0-1.
 
         classes: the output channels wanted, in the order wanted; None for all. Only these are computed.
         wanted: (B, C) bool, the pairs to compute, in training the annotated ones; others: logit 0, no gradient.
+        rows: (R, 512) text embeddings of anything else to look for; their R logits come behind those of the classes.
         """
-        rows = self.organ_embedding if classes is None else self.organ_embedding[list(classes)]
+        text = self.organ_embedding if classes is None else self.organ_embedding[list(classes)]
+        text = text if rows is None else torch.cat([text, rows])  # (C + R, 512)
         deep, last = self.backbone(x.contiguous(memory_format=self.backbone.memory_format))
         # deep (B, D, x, y, z), last (B, L, X, Y, Z)
         features = self.voxel_features(last)  # (B, 8, X * Y * Z)
-        logits = head_logits(features, self.class_parameters(deep, rows), wanted)  # (B, C, X * Y * Z)
+        logits = head_logits(features, self.class_parameters(deep, text), wanted)  # (B, C, X * Y * Z)
         return logits.reshape(*logits.shape[:2], *x.shape[2:])
 
 

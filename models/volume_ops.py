@@ -17,7 +17,8 @@ ROWS = 1 << 19
 
 def frugal(x: Tensor) -> bool:
     """Whether `x` is to take these steps: on a CPU, in float32, and nobody will ask for gradients."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and exact and not torch.is_grad_enabled()
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,14 @@ import pandas as pd
 from datasets_registry.taxonomy import all_classes, class_info
 from imaging.bits import get_channel
 from imaging.metrics import dice, surface_dice
-from imaging.volume import Volume
-from models.checkpoint import ModelMetadata, load_model, read_metadata
-from models.infer import Prediction, predict_bits
-from models.postprocess import clean
-from models.universal import UniversalModel
+from models.checkpoint import read_metadata
 from tasks.lost import Lost
 from tasks.map_cases import map_cases
+from tasks.prediction import predict_case, trained_classes
 from tasks.prefect_task import as_task
 from tasks.progress import CaseProgress
 from tasks.settings import Settings
-from tasks.workspace import Workspace, open_workspace, row_dicts
-
-TRAINED_CLASSES = "trained_classes"
-"""Key of a checkpoint's metadata: names, separated by commas, of the classes its training cases annotate."""
+from tasks.workspace import open_workspace, row_dicts
 
 SCORE_COLUMNS = ("case_id", "dataset", "class_name", "dsc", "nsd", "truth_ml", "predicted_ml", "known_absent")
 
@@ -40,45 +33,6 @@ class CaseRequest:
     checkpoint: Path
 
 
-@lru_cache(maxsize=1)
-def _loaded(checkpoint: Path, device: str) -> tuple[UniversalModel, ModelMetadata]:
-    # One model a process: batches of cases share it.
-    return load_model(checkpoint, device)
-
-
-def trained_classes(metadata: ModelMetadata) -> tuple[str, ...]:
-    """Return the classes a checkpoint has seen annotated, in channel order; its other outputs mean nothing."""
-    named = metadata.extra.get(TRAINED_CLASSES)
-    return metadata.model.classes if named is None else tuple(named.split(","))
-
-
-def predict_case(
-    workspace: Workspace, case: Mapping[str, Any], checkpoint: Path, classes: Sequence[str] | None = None
-) -> tuple[Prediction, Volume]:
-    """Return the cleaned masks of one case of the lake, and its image.
-
-    classes: None predicts every class the model was trained on. The masks have gone through the class rules of
-    post-processing (components, containment). Raises ValueError when the case lies on another grid spacing than the
-    model was trained at.
-    """
-    settings = workspace.settings
-    device = settings.torch_device()
-    model, metadata = _loaded(checkpoint, device)
-    expected = metadata.model.spacing_mm
-    if not np.allclose(case["spacing_mm"], expected, rtol=0.01):
-        raise ValueError(
-            f"{case['case_id']}: spacing {list(case['spacing_mm'])} mm, but the model was trained at "
-            f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
-        )
-    chosen = list(classes or trained_classes(metadata))
-    stored = workspace.lake.open_image(case)
-    image = Volume(stored.read(), stored.affine)
-    prediction = predict_bits(
-        model, metadata, image.array, overlap=settings.window_overlap, device=device, classes=chosen
-    )
-    return replace(prediction, bits=clean(prediction.bits, chosen).bits), image
-
-
 def evaluate_case(request: CaseRequest, settings: Settings) -> list[dict[str, Any]]:
     """Return one score row for every class whose truth is known in the case (SCORE_COLUMNS).
 
@@ -88,7 +42,7 @@ def evaluate_case(request: CaseRequest, settings: Settings) -> list[dict[str, An
     """
     workspace = open_workspace(settings)
     case = request.case
-    prediction, _ = predict_case(workspace, case, request.checkpoint)
+    prediction = predict_case(workspace, case, request.checkpoint)
     known = trained_classes(read_metadata(request.checkpoint))
     x, y, z = (float(value) for value in case["spacing_mm"])
     voxel_ml = x * y * z / 1000.0

@@ -8,7 +8,7 @@ import pandas as pd
 
 from datasets_registry.taxonomy import class_info
 from imaging.overlay import overlay_png
-from tasks.evaluate import predict_case
+from tasks.prediction import case_image, predict_case
 from tasks.prefect_task import as_task
 from tasks.settings import Settings
 from tasks.workspace import open_workspace, row_dicts
@@ -26,12 +26,12 @@ def draw_evaluation(cases: pd.DataFrame, checkpoint: Path, settings: Settings, f
         labels = row_dicts(workspace.tables.labels(case_ids=[case["case_id"]], state="annotated"))
         if not labels:
             continue
-        prediction, image = predict_case(workspace, case, checkpoint)
+        prediction = predict_case(workspace, case, checkpoint)
         truth = workspace.lake.open_bits(labels[0], labels[0]["annotation"]).read()
         shown = [class_info(row["class_name"]) for row in labels]
         pictures.append(
             overlay_png(
-                image,
+                case_image(workspace, case),
                 prediction.bits,
                 {info.channel: (info.title, info.colour) for info in shown},
                 folder / f"{case['dataset']}.png",

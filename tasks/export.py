@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,36 @@ def export_case(
     bits: (W, X, Y, Z) on the lake grid; they are brought onto the original grid by nearest neighbour. about: model,
     licence and what else a reader of the file must know; the JSON adds the meaning of every value.
     """
-    grid = original_grid(case)
     affine = np.asarray(case["affine"], dtype=float).reshape(4, 4)
-    label = multi_label(resample_bits(bits, affine, grid), class_names)
     target = folder / str(case["native_id"])
-    target.mkdir(parents=True, exist_ok=True)
-    path = target / "segmentation.nii.gz"
-    write_nifti(Volume(label, grid.affine), path)
+    return export_classes(
+        resample_bits(bits, affine, original_grid(case)), original_grid(case), class_names, target, about
+    )
+
+
+def export_classes(
+    bits: NDArray[np.uint32], grid: Grid, class_names: Sequence[str], target: Path, about: dict[str, Any]
+) -> Path:
+    """Write `segmentation.nii.gz` and `segmentation.json` into `target`; bits (W, X, Y, Z) lie on `grid`."""
     values = {
         str(class_info(name).index): name for name in sorted(class_names, key=lambda name: class_info(name).index)
     }
-    (target / "segmentation.json").write_text(json.dumps({**about, "values": values}, indent=2) + "\n")
+    return _write(multi_label(bits, class_names), grid, target / "segmentation.nii.gz", {**about, "values": values})
+
+
+def export_free_text(
+    bits: NDArray[np.uint32], grid: Grid, channel: int, text: str, target: Path, about: dict[str, Any]
+) -> Path:
+    """Write the mask of a free text, 0 and 1, as `experimental_<text>.nii.gz` and .json; see `export_classes`."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "prompt"
+    path = target / f"experimental_{name}.nii.gz"
+    note = "EXPERIMENTAL: the model was never trained on this, it was found by its words alone"
+    label = get_channel(bits, channel).astype(np.uint8)
+    return _write(label, grid, path, {**about, "experimental": True, "note": note, "values": {"1": text}})
+
+
+def _write(label: NDArray[np.uint8], grid: Grid, path: Path, about: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_nifti(Volume(label, grid.affine), path)
+    path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps(about, indent=2) + "\n")
     return path

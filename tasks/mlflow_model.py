@@ -8,7 +8,8 @@ import mlflow
 import numpy as np
 
 from models.checkpoint import load_model
-from models.infer import predict_bits
+from models.infer import Predictor
+from models.infer_scan import ArrayScan
 
 
 class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ships no types
@@ -16,7 +17,7 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
 
     def load_context(self, context: Any) -> None:
         """Read the safetensors checkpoint that was logged beside this script."""
-        self.model, self.metadata = load_model(context.artifacts["checkpoint"])
+        self.predictor = Predictor(*load_model(context.artifacts["checkpoint"]))
 
     # Without annotations: MLflow takes them for a schema of lists of records, which a volume is not.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
@@ -24,7 +25,7 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
 
         MLflow checks shape and dtype by the signature logged with the model.
         """
-        return predict_bits(self.model, self.metadata, np.asarray(model_input)).bits
+        return self.predictor.predict(ArrayScan(np.asarray(model_input))).bits
 
 
 mlflow.models.set_model(UniversalPyfunc())

@@ -74,14 +74,12 @@ class LakePatchSource:
 
     def read(
         self, case_id: str, start_xyz: tuple[int, int, int], size_xyz: tuple[int, int, int]
-    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], NDArray[np.bool_]]:
-        """Return image (X, Y, Z) HU, class bits (W, X, Y, Z) and the mask of voxels inside the scan, of one patch."""
+    ) -> tuple[NDArray[np.int16], NDArray[np.uint32], tuple[slice, slice, slice]]:
+        """Return image (X, Y, Z) HU, class bits (W, X, Y, Z) and the part inside the scan, of one patch."""
         labels = self._label_rows[case_id]
         image = self._lake.read_patch(self._case_rows[case_id], start_xyz, size_xyz)
         bits = self._lake.read_bits_patch(labels, labels["annotation"], start_xyz, size_xyz)
-        valid = np.zeros(size_xyz, dtype=bool)
-        valid[image.valid] = True
-        return image.array, bits.array, valid
+        return image.array, bits.array, image.valid
 
 
 def _only(row: Mapping[str, Any], *columns: str) -> dict[str, Any]:

@@ -16,18 +16,19 @@ from imaging.overlay import overlay_png
 from imaging.volume import Volume
 from models.checkpoint import read_metadata
 from models.infer import Prediction
+from models.infer_network import default_precision
 from tasks.case_rows import label_rows
-from tasks.evaluate import predict_case, trained_classes
 from tasks.export import export_case
 from tasks.lost import Lost
 from tasks.map_cases import map_cases
+from tasks.prediction import case_image, predict_case, trained_classes
 from tasks.prefect_task import as_task
 from tasks.progress import CaseProgress
 from tasks.registry import ModelVersion, fetch_checkpoint
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace, row_dicts
 
-PSEUDO_LABELLER_VERSION = "1"
+PSEUDO_LABELLER_VERSION = "2"
 """Part of every annotation's name: raise it when prediction or cleaning changes."""
 
 Outcome = Literal["labelled", "unchanged", "failed"]
@@ -58,11 +59,12 @@ class PseudoLabelOutcome:
     message: str = ""
 
 
-def annotation_name(model: ModelVersion, checkpoint: Path, overlap: float) -> str:
+def annotation_name(model: ModelVersion, checkpoint: Path, settings: Settings) -> str:
     """Return the name under which this version's masks are stored: equal weights and rules give an equal name."""
+    precision = settings.predict_precision or default_precision(settings.torch_device())
     with checkpoint.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
-    digest.update(f"{PSEUDO_LABELLER_VERSION} {overlap}".encode())
+    digest.update(f"{PSEUDO_LABELLER_VERSION} {settings.window_overlap} {precision}".encode())
     return f"pseudo-v{model.version}-{digest.hexdigest()[:8]}"
 
 
@@ -73,7 +75,7 @@ def pseudo_label_case(request: PseudoLabelRequest, settings: Settings) -> Pseudo
     """
     workspace = open_workspace(settings)
     case, case_id = request.case, str(request.case["case_id"])
-    annotation = annotation_name(request.model, request.checkpoint, settings.window_overlap)
+    annotation = annotation_name(request.model, request.checkpoint, settings)
     human = set(workspace.tables.labels(case_ids=[case_id], state="annotated")["class_name"])
     classes = tuple(name for name in request.classes if name not in human)
     target = request.export_folder / str(case["native_id"])
@@ -82,7 +84,8 @@ def pseudo_label_case(request: PseudoLabelRequest, settings: Settings) -> Pseudo
     if set(classes) <= set(done["class_name"]) and segmentation.exists() and overlay.exists():
         return PseudoLabelOutcome(case_id, "unchanged", classes, segmentation=segmentation, overlay=overlay)
     try:
-        prediction, image = predict_case(workspace, case, request.checkpoint, classes)
+        prediction = predict_case(workspace, case, request.checkpoint, classes)
+        image = case_image(workspace, case)
     except (LakeDamage, ValueError) as problem:
         return PseudoLabelOutcome(case_id, "failed", message=str(problem))
     _commit(workspace, request, annotation, prediction, image, classes)
@@ -96,7 +99,8 @@ def pseudo_label_case(request: PseudoLabelRequest, settings: Settings) -> Pseudo
     )
     found = [prediction.mean_prob[name] for name in classes if not math.isnan(prediction.mean_prob[name])]
     mean = sum(found) / len(found) if found else None
-    return PseudoLabelOutcome(case_id, "labelled", classes, mean, segmentation, overlay)
+    message = "; ".join(prediction.scores.remarks)
+    return PseudoLabelOutcome(case_id, "labelled", classes, mean, segmentation, overlay, message)
 
 
 def _about(request: PseudoLabelRequest, case: dict[str, Any]) -> dict[str, Any]:

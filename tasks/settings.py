@@ -110,6 +110,12 @@ class Settings(BaseSettings):
     window_overlap: float = Field(
         0.5, ge=0, lt=1, description="Share of a prediction window that its neighbour repeats."
     )
+    window_batch: PositiveInt | None = Field(
+        None, description="Windows of a scan predicted in one pass; default by the device, fewer where memory runs out."
+    )
+    predict_precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = Field(
+        None, description="Precision of prediction; default bf16-mixed on a GPU and 32-true on a CPU."
+    )
 
     gate_mean_organ_dsc: Share = Field(0.70, ge=0, le=1, description="Bar: mean DSC over organs, held-out cases.")
     gate_mean_organ_nsd: Share = Field(0.50, ge=0, le=1, description="Bar: mean NSD over organs, held-out cases.")
@@ -167,17 +173,24 @@ class Settings(BaseSettings):
         return self.model_copy(update={**places, "synapse_token": None, "archive_passwords": {}})
 
     def torch_device(self) -> str:
-        """Return `cuda` or `cpu`; `auto` takes a GPU where there is one."""
+        """Return `cuda` or `cpu`; `auto` takes a GPU where there is one. ValueError for `cuda` without a GPU."""
         import torch  # heavy, and not needed to read settings
 
-        if self.device != "auto":
-            return self.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        there = torch.cuda.is_available()
+        if self.device == "cuda" and not there:
+            raise ValueError("device is 'cuda', but PyTorch sees no GPU here; set CTFACTORY_DEVICE=cpu, or auto")
+        return "cuda" if there and self.device != "cpu" else "cpu"
 
     @property
     def prefect_folder(self) -> Path:
         """Folder of the local Prefect server."""
         return (self.prefect_home or self.workspace / "prefect").absolute()
+
+
+def with_values(settings: Settings, **values: object) -> Settings:
+    """Return the settings with some values replaced, those that are not None; ValueError for a bad one, as always."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return Settings(**{**dict(settings), **given}) if given else settings
 
 
 def settings_reference() -> str:

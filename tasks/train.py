@@ -15,9 +15,9 @@ from models.checkpoint import read_metadata
 from models.plan import SamplingPlan
 from models.settings import Preset, as_mapping, load_preset
 from models.train import train
-from tasks.evaluate import TRAINED_CLASSES, trained_classes
 from tasks.patches import LakePatchSource, training_source
 from tasks.pictures import loss_curves
+from tasks.prediction import TRAINED_CLASSES, trained_classes
 from tasks.prefect_task import as_task
 from tasks.progress import report_progress
 from tasks.registry import (

@@ -24,9 +24,9 @@ from flows.pseudo_label import pseudo_label
 from flows.train import fine_tune
 from imaging.dicom import find_series, read_series
 from models.checkpoint import read_metadata
-from tasks.evaluate import trained_classes
 from tasks.ingest import ingest_batch, list_source
 from tasks.miniatures import EXTERNAL_COHORT
+from tasks.prediction import trained_classes
 from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases
 from tasks.settings import Settings
 from tasks.splits import LeakRefused, SplitChoice

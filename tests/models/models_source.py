@@ -41,7 +41,6 @@ class BoxSource:
     def read(self, case_id, start_xyz, size_xyz):
         image = np.full(size_xyz, -1024, np.int16)
         bits = np.zeros((1, *size_xyz), np.uint32)
-        valid = np.zeros(size_xyz, bool)
         shape = self.images[case_id].shape
         inside, into = [], []
         for start, size, n in zip(start_xyz, size_xyz, shape, strict=True):
@@ -50,5 +49,4 @@ class BoxSource:
             into.append(slice(low - start, high - start))
         image[tuple(into)] = self.images[case_id][tuple(inside)]
         bits[(slice(None), *into)] = self.bits[case_id][(slice(None), *inside)]
-        valid[tuple(into)] = True
-        return image, bits, valid
+        return image, bits, tuple(into)

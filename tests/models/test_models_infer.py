@@ -7,11 +7,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from window_network import WindowNetwork, whole_volume_logits
 
 from imaging.bits import get_channel
-from models.infer import gaussian_weight, predict_bits, window_starts
+from models.infer import FreeText, Predictor, predict_bits
+from models.infer_scan import ArrayScan, read_slabs
+from models.infer_windows import WindowGrid, gaussian_weight, window_starts
 from models.sampling import window_hu
 from models.settings import ModelSettings
 from models.universal import build_model
@@ -32,49 +35,124 @@ def scan(shape, seed=0):
     return np.random.default_rng(seed).integers(-300, 400, shape).astype(np.int16)
 
 
-def logits_of(model, image):
+def body_in_air(shape, seed=0):
+    """Noise of a body in the first half of each axis, in air with noise of its own."""
+    random = np.random.default_rng(seed)
+    image = random.integers(-1024, -175, shape, endpoint=True)
+    body = tuple(slice(n // 4, max(n // 4 + 1, n // 2)) for n in shape)
+    image[body] = random.integers(-100, 300, image[body].shape)
+    return image.astype(np.int16)
+
+
+def plain(network, image, chosen, overlap=0.5):
+    """Return blended logits (C, X, Y, Z) of the plain form, air put around a small image."""
+    widths = [
+        ((max(0, p - n)) // 2, max(0, p - n) - max(0, p - n) // 2)
+        for n, p in zip(image.shape, chosen.patch, strict=True)
+    ]
+    padded = np.pad(image.astype(np.float32), widths, constant_values=-1024)
+    starts = [window_starts(n, p, overlap) for n, p in zip(padded.shape, chosen.patch, strict=True)]
+    values = window_hu(padded, chosen.hu_window)
     with torch.inference_mode():
-        return model(window_hu(image, SETTINGS.hu_window)[None, None])[0]
+        logits = whole_volume_logits(network, values, chosen.patch, starts, gaussian_weight(chosen.patch))
+    inner = tuple(slice(low, low + n) for (low, _), n in zip(widths, image.shape, strict=True))
+    return logits[(slice(None), *inner)].numpy()
 
 
-def masks(prediction):
-    return np.stack([get_channel(prediction.bits, channel) for channel in SETTINGS.channels])
+def masks(prediction, chosen=SETTINGS):
+    return np.stack([get_channel(prediction.bits, channel) for channel in chosen.channels])
+
+
+def assert_bits_equal_but_for_ties(found, logits, chosen=SETTINGS):
+    clear = np.abs(logits) > 1e-4
+    assert np.array_equal(masks(found, chosen)[clear], (logits > 0)[clear])
+    for name, own in zip(chosen.classes, logits, strict=True):
+        inside = 1 / (1 + np.exp(-own[own > 0]))
+        assert found.mean_prob[name] == pytest.approx(inside.mean() if len(inside) else np.nan, abs=1e-3, nan_ok=True)
 
 
 def test_one_window_equals_the_direct_forward(model):
     image = scan(SETTINGS.patch)
-    logits = logits_of(model, image)
+    with torch.inference_mode():
+        logits = model(window_hu(image, SETTINGS.hu_window)[None, None])[0].numpy()
     found = predict_bits(model, SETTINGS, image)
     assert found.bits.shape == (1, *image.shape)
-    assert np.array_equal(masks(found), (logits > 0).numpy())
-    for name, logit in zip(SETTINGS.classes, logits, strict=True):
-        inside = logit.sigmoid()[logit > 0]
-        expected = float(inside.mean()) if len(inside) else float("nan")
-        assert found.mean_prob[name] == pytest.approx(expected, abs=1e-5, nan_ok=True)
+    assert_bits_equal_but_for_ties(found, logits)
 
 
-def test_a_smaller_image_equals_the_forward_of_it_surrounded_by_air(model):
-    image = scan((11, 32, 9))
-    padded = np.full(SETTINGS.patch, -1024, np.int16)
-    padded[2:13, :, 3:12] = image
-    expected = (logits_of(model, padded) > 0).numpy()[:, 2:13, :, 3:12]
-    assert np.array_equal(masks(predict_bits(model, SETTINGS, image)), expected)
+def test_a_real_network_gives_what_blending_the_whole_volume_gives(model):
+    image = body_in_air((20, 34, 30))
+    assert_bits_equal_but_for_ties(predict_bits(model, SETTINGS, image, batch=3), plain(model, image, SETTINGS))
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_slabs_equal_blending_the_whole_volume_at_once(model, batch):
-    image = scan((37, 40, 21))
-    total, weights = torch.zeros(2, *image.shape), torch.zeros(image.shape)
-    weight = gaussian_weight(SETTINGS.patch)
-    for start in itertools.product(
-        *(window_starts(n, p, 0.5) for n, p in zip(image.shape, SETTINGS.patch, strict=True))
-    ):
-        box = tuple(slice(s, s + p) for s, p in zip(start, SETTINGS.patch, strict=True))
-        total[(slice(None), *box)] += logits_of(model, image[box]) * weight
-        weights[box] += weight
-    blended = (total / weights).numpy()
-    clear = np.abs(blended) > 1e-4  # ties may fall either way
-    assert np.array_equal(masks(predict_bits(model, SETTINGS, image, batch=batch))[clear], (blended > 0)[clear])
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(1, 40)),
+    patch=st.tuples(*[st.sampled_from([8, 10, 16])] * 3),
+    overlap=st.sampled_from([0.0, 0.3, 0.5, 0.8]),
+    batch=st.integers(1, 5),
+    body=st.booleans(),
+    turned=st.booleans(),
+    seed=st.integers(0, 5),
+)
+def test_slabs_equal_the_whole_volume_whatever_the_shape(shape, patch, overlap, batch, body, turned, seed):
+    chosen = ModelSettings(classes=("liver", "aorta", "spleen"), patch=patch)
+    image = (body_in_air if body else scan)(shape, seed)
+    network = WindowNetwork(chosen.classes)
+    as_read = np.asfortranarray(image)[::-1][::-1] if turned else image  # as the lake and a flipped file give it
+    found = predict_bits([network], chosen, as_read, overlap=overlap, batch=batch)
+    assert_bits_equal_but_for_ties(found, plain(WindowNetwork(chosen.classes), image, chosen, overlap), chosen)
+
+
+def test_the_network_sees_air_once():
+    chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
+    image = np.full((8, 8, 40), -1000, np.int16)
+    image[3, 3, 1] = -174  # one voxel just above the lower end of the window is no air
+    network = WindowNetwork(chosen.classes)
+    told = []
+    Predictor([network], chosen, overlap=0.0).predict(ArrayScan(image), report=told.append)
+    assert len(network.seen) == 2
+    assert [bool(window.any()) for window in network.seen] == [True, False]
+    assert (told[-1].done, told[-1].windows, told[-1].all) == (2, 2, 5)
+
+
+def test_only_planes_two_slabs_share_are_kept_and_none_is_read_twice():
+    image = scan((9, 8, 30))
+    grid = WindowGrid(image.shape, (8, 8, 8), 0.5)
+    reads = []
+
+    class Watched(ArrayScan):
+        def read(self, box):
+            reads.append(box[2])
+            return super().read(box)
+
+    slabs = list(read_slabs(Watched(image), grid))
+    assert grid.axis == 2
+    assert all(np.array_equal(slab, image[..., z : z + 8]) for slab, z in zip(slabs, grid.slab_starts, strict=True))
+    assert sorted(z for box in reads for z in range(box.start, box.stop)) == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch", "axis"), [((20, 20, 90), (8, 8, 8), 2), ((90, 20, 20), (8, 8, 8), 0), ((9, 9, 9), (8, 4, 8), 1)]
+)
+def test_slabs_follow_the_axis_that_keeps_least_in_memory(shape, patch, axis):
+    grid = WindowGrid(shape, patch, 0.5)
+    assert grid.axis == axis
+    kept = [grid.kept(number)[1] for number in range(len(grid.slab_starts))]
+    assert [part[axis].start for part in kept] + [shape[axis]] == [0] + [part[axis].stop for part in kept]
+
+
+def test_finished_slabs_leave_in_order_and_hold_all_there_is():
+    chosen = ModelSettings(classes=("liver", "aorta"), patch=(8, 8, 8))
+    image = scan((10, 12, 33))
+    predictor = Predictor([WindowNetwork(chosen.classes)], chosen)
+    parts = []
+    scores = predictor.stream(ArrayScan(image), lambda box, bits: parts.append((box, bits.copy())))
+    whole = predictor.predict(ArrayScan(image))
+    assert np.array_equal(np.concatenate([bits for _, bits in parts], axis=3), whole.bits)
+    assert [box[2].start for box, _ in parts] == sorted(box[2].start for box, _ in parts)
+    assert max(bits.shape[3] for _, bits in parts) <= 8
+    assert scores == whole.scores
 
 
 def test_only_classes_asked_for_are_set(model):
@@ -85,15 +163,111 @@ def test_only_classes_asked_for_are_set(model):
     assert not masks(one)[0].any()
 
 
-def test_nan_and_unknown_classes_are_refused(model):
+def test_a_free_text_gets_a_bit_behind_all_classes_and_changes_none_of_them(model):
+    image = scan(SETTINGS.patch)
+    text = FreeText(("the spleen, in other words",), model.organ_embedding[:1].numpy())
+    found = Predictor(model, SETTINGS).predict(ArrayScan(image), ["liver"], text)
+    classes_alone = predict_bits(model, SETTINGS, image)
+    assert found.bits.shape[0] == 2
+    assert found.scores.channels["the spleen, in other words"] == 32
+    own, liver = get_channel(found.bits, 32), get_channel(found.bits, found.scores.channels["liver"])
+    assert np.array_equal(np.stack([own, liver]), masks(classes_alone))  # the text has the row of the spleen
+
+
+def test_an_ensemble_averages_probabilities_in_each_window():
+    chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
+    image = scan((8, 8, 8))
+    members = [WindowNetwork(chosen.classes, shift) for shift in (-3.0, 0.2, 4.0)]
+    values = window_hu(image, chosen.hu_window)[None, None]
+    expected = torch.stack([member(values)[0, 0].sigmoid() for member in members]).mean(dim=0).numpy()
+    found = predict_bits(members, chosen, image)
+    clear = np.abs(expected - 0.5) > 1e-5
+    assert np.array_equal(masks(found, chosen)[0][clear], (expected > 0.5)[clear])
+    assert found.mean_prob["liver"] == pytest.approx(expected[expected > 0.5].mean(), abs=1e-4)
+
+
+def test_certain_models_leave_an_ensemble_finite():
+    chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
+    found = predict_bits([WindowNetwork(chosen.classes, shift) for shift in (90.0, 120.0)], chosen, scan((8, 8, 8)))
+    assert found.mean_prob["liver"] == 1.0
+
+
+def test_out_of_memory_halves_the_batch_and_says_so():
+    chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
+    image = scan((16, 16, 16))
+    said = []
+    predictor = Predictor([WindowNetwork(chosen.classes, memory={"cpu": 2})], chosen, batch=8)
+    found = predictor.predict(ArrayScan(image), say=said.append)
+    assert said == [
+        "out of memory on cpu with 5 windows a pass; going on with 2",
+    ]
+    assert found.scores.remarks == tuple(said)
+    assert np.array_equal(found.bits, predict_bits([WindowNetwork(chosen.classes)], chosen, image).bits)
+    assert predictor.predict(ArrayScan(image)).scores.remarks == ()  # the next scan begins with what fits
+
+
+def test_out_of_memory_is_logged_where_nobody_listens(caplog):
+    chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
+    predict_bits([WindowNetwork(chosen.classes, memory={"cpu": 1})], chosen, scan((16, 8, 16)), batch=2)
+    assert "out of memory on cpu with 2 windows a pass; going on with 1" in caplog.text
+
+
+def test_a_window_that_does_not_fit_at_all_is_an_error_with_a_remedy():
+    chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
+    with pytest.raises(RuntimeError, match=r"one window does not fit .*no room for 1 windows.*smaller patch"):
+        predict_bits([WindowNetwork(chosen.classes, memory={"cpu": 0})], chosen, scan((8, 8, 8)))
+
+
+def test_other_errors_of_the_network_are_not_taken_for_want_of_memory(model):
+    broken = ModelSettings(classes=("spleen", "liver"), patch=(10, 32, 16))
+    with pytest.raises(ValueError, match="multiple of 16"):
+        predict_bits(model, broken, scan(broken.patch))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_scan_ends_on_the_cpu_where_the_gpu_has_no_room_for_one_window():
+    chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
+    image = scan((8, 8, 16))
+    network = WindowNetwork(chosen.classes, memory={"cuda": 0})
+    predictor = Predictor([network], chosen, device="cuda", precision="32-true")
+    for _ in range(2):  # the next scan tries the GPU again
+        found = predictor.predict(ArrayScan(image))
+        assert "on the CPU, slowly" in found.scores.remarks[-1]
+        assert np.array_equal(found.bits, predict_bits([WindowNetwork(chosen.classes)], chosen, image).bits)
+
+
+def test_the_estimate_comes_with_the_first_windows():
+    chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
+    told = []
+    Predictor([WindowNetwork(chosen.classes)], chosen, batch=2).predict(ArrayScan(scan((8, 8, 40))), report=told.append)
+    first, last = told[0], told[-1]
+    assert (first.done, first.windows, first.all) == (2, 9, 9)
+    assert first.seconds_left == pytest.approx(first.seconds * 7 / 2)
+    assert last.done == 9
+    assert last.seconds_left == 0
+    assert first.peak_gb > 0.01
+    assert first.estimate().startswith("9 windows, 2 a pass, 32-true on cpu: about 0.")
+
+
+def test_bad_scans_and_requests_are_refused(model):
     image = scan(SETTINGS.patch).astype(np.float32)
     image[1, 2, 3] = np.nan
-    with pytest.raises(ValueError, match=r"1 NaN or infinite voxels, the first at \(1, 2, 3\)"):
+    image[4, 0, 0] = np.inf
+    with pytest.raises(ValueError, match=r"2 NaN or infinite voxels, the first at \(1, 2, 3\)"):
         predict_bits(model, SETTINGS, image)
     with pytest.raises(KeyError, match="this model has no class aorta"):
         predict_bits(model, SETTINGS, scan(SETTINGS.patch), classes=["aorta"])
+    with pytest.raises(KeyError, match="unknown class 'livr'; nearest: liver"):
+        predict_bits(model, SETTINGS, scan(SETTINGS.patch), classes=["livr"])
     with pytest.raises(ValueError, match="three axes"):
         predict_bits(model, SETTINGS, scan((4, 4)))
+    with pytest.raises(ValueError, match="no model"):
+        predict_bits([], SETTINGS, scan(SETTINGS.patch))
+    with pytest.raises(ValueError, match="batch 0"):
+        predict_bits(model, SETTINGS, scan(SETTINGS.patch), batch=0)
+    with pytest.raises(ValueError, match=r"precision 'fp8': expected one of 32-true"):
+        predict_bits(model, SETTINGS, scan(SETTINGS.patch), precision="fp8")
 
 
 @given(st.integers(1, 200), st.integers(8, 96), st.floats(0, 0.9))

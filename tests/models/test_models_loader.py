@@ -46,7 +46,7 @@ def sampler(source: BoxSource | None = None) -> PatchSampler:
 
 def batches(numbers: range, readers: int, rank: int = 0) -> list[Batch]:
     with open_batches(sampler(), numbers, readers, rank) as found:
-        return list(found)
+        return [packed.unpack() for packed in found]
 
 
 def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:

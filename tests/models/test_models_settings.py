@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from models.settings import PRESETS, ModelSettings, TrainSettings, as_mapping, load_preset, model_settings
+from models.settings import (
+    PRESETS,
+    ModelSettings,
+    TrainSettings,
+    as_mapping,
+    load_preset,
+    model_settings,
+    train_settings,
+)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
@@ -38,7 +46,7 @@ def test_weights_are_read_from_a_preset_and_kept_with_the_weights_of_the_network
     path.write_text("train: {dataset_weights: {lits: 2}, class_weights: {pancreas_tumor: 3.5}, lesion_weight: 2}")
     settings = load_preset(path).train
     assert as_mapping(settings)["class_weights"] == {"pancreas_tumor": 3.5}
-    assert TrainSettings(**as_mapping(settings)) == settings
+    assert train_settings(as_mapping(settings)) == settings
     path.write_text("train: {class_weights: {pancreas tumour: 3.5}}")
     with pytest.raises(KeyError, match="pancreas_tumor"):
         load_preset(path)

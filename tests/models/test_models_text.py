@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from datasets_registry.taxonomy import class_names
@@ -14,8 +15,10 @@ from models.text import (
     PROMPTS,
     HashingTextEncoder,
     OpenClipTextEncoder,
+    array_digest,
     class_texts,
     embed_classes,
+    embed_titles,
     text_encoder,
 )
 
@@ -27,7 +30,12 @@ def cosine(a, b):
 def test_prompts_speak_of_titles():
     assert class_texts("V1", ["right_kidney"]) == ["A computerized tomography of a right kidney."]
     assert class_texts("V4", ["liver"]) == ["A photo of a liver."]
-    assert len(PROMPTS) == 4
+    assert [class_texts(prompt, ["aorta"]) for prompt in PROMPTS] == [
+        ["A computerized tomography of a aorta."],  # the paper's article is always "a"
+        ["There is aorta in this computerized tomography."],
+        ["This computerized tomography has a aorta."],
+        ["A photo of a aorta."],
+    ]
     with pytest.raises(ValueError, match="V1, V2, V3, V4"):
         class_texts("V9", ["liver"])
     with pytest.raises(KeyError, match="nearest: liver"):
@@ -68,8 +76,32 @@ def test_embeddings_are_cached_once_and_checked(tmp_path):
     assert Counting.calls == 2
     for path in tmp_path.iterdir():
         save_file({"embeddings": first.array + 1}, path, {"digest": first.digest})
-    with pytest.raises(ValueError, match="delete the file"):
+    with pytest.raises(ValueError, match=r"digest .* delete the file"):
         embed_classes(Counting(), "V1", ("liver", "spleen"), tmp_path)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        embed_classes(Counting(), "V1", ("liver", "spleen"), tmp_path)
+
+
+def test_a_cache_file_says_what_it_holds(tmp_path):
+    rows = embed_titles(HashingTextEncoder(), "V2", ["left renal vein"], tmp_path)
+    (path,) = tmp_path.iterdir()
+    with safe_open(path, framework="numpy") as stream:
+        about = stream.metadata()
+    assert about["encoder"] == "hashing-ngram-512-v1"
+    assert json.loads(about["texts"]) == ["There is left renal vein in this computerized tomography."]
+    assert about["digest"] == array_digest(rows)
+
+
+def test_any_title_is_embedded_as_a_class_of_that_title_is():
+    encoder = HashingTextEncoder()
+    rows = embed_titles(encoder, "V1", ["left renal vein", "left kidney", "right lung"])
+    assert np.array_equal(rows[1], embed_classes(encoder, "V1", ["left_kidney"]).array[0])
+    assert cosine(rows[0], rows[1]) > cosine(rows[0], rows[2])
+    assert embed_titles(encoder, "V1", []).shape == (0, 512)
+    with pytest.raises(ValueError, match="one is blank"):
+        embed_titles(encoder, "V1", ["liver", " "])
 
 
 def test_unknown_encoder_is_named():

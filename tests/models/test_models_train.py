@@ -10,8 +10,10 @@ import torch
 from models_source import BoxSource
 
 from models.checkpoint import load_model, load_state, read_metadata, save_checkpoint
+from models.resume import restore_optimizer
 from models.settings import ModelSettings, TrainSettings
-from models.train import FINAL, LAST, TrainingDiverged, train
+from models.train import FINAL, LAST, TrainingDiverged, learnt_parameters, train, train_mode
+from models.universal import build_model
 
 MODEL = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
 FAST = {"batch": 2, "lr": 3e-3, "warmup": 2, "device": "cpu", "readers": 0}
@@ -129,3 +131,31 @@ def test_nan_stops_with_step_case_and_class_and_stays_out_of_the_checkpoint(tmp_
 def test_accumulation_sums_batches(tmp_path):
     result = train(BoxSource(), MODEL, TrainSettings(steps=1, accumulate=3, **FAST), tmp_path)
     assert result.steps == 1
+
+
+def frozen_tiny(backbone_only=True):
+    network = build_model(MODEL)
+    network.backbone.requires_grad_(False)
+    if not backbone_only:
+        network.requires_grad_(False)
+    return network
+
+
+def test_only_what_is_not_frozen_is_learnt_and_frozen_parts_stay_in_eval_mode():
+    network = frozen_tiny()
+    network.backbone.add_module("extra", torch.nn.BatchNorm3d(2).requires_grad_(False))
+    train_mode(network)
+    assert not any(module.training for module in network.backbone.modules())
+    assert network.GAP.training
+    assert network.controller.training
+    learnt = {id(parameter) for parameter in learnt_parameters(network)}
+    assert learnt == {id(p) for name, p in network.named_parameters() if not name.startswith("backbone.")}
+    with pytest.raises(ValueError, match="every parameter is frozen"):
+        learnt_parameters(frozen_tiny(backbone_only=False))
+
+
+def test_optimizer_state_of_other_parameters_is_refused(tmp_path):
+    train(BoxSource(), MODEL, TrainSettings(steps=2, **FAST), tmp_path, stop_after=1)
+    other = torch.optim.AdamW(learnt_parameters(frozen_tiny()))
+    with pytest.raises(ValueError, match="freeze the same parts"):
+        restore_optimizer(other, tmp_path / LAST)

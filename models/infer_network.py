@@ -1,0 +1,172 @@
+"""Networks that give logits of windows: batches that fit the memory, one precision, one or several models as one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from models.infer_windows import Box
+from models.settings import Precision
+from models.universal import UniversalModel
+
+Say = Callable[[str], None]
+
+_HALVES: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
+"""In the messages of errors of PyTorch's CPU allocator, cuDNN and cuBLAS, which have no class of their own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What is asked of a network: its output channels, and rows (R, 512) of text embeddings of anything else."""
+
+    classes: tuple[int, ...]
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.classes) + (0 if self.rows is None else len(self.rows))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether PyTorch raised `error` because no memory was left, on a GPU or in the machine."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
+
+
+def default_batch(device: torch.device) -> int:
+    """Return how many windows one pass takes: what keeps a GPU busy, and 2 on a CPU.
+
+    PyTorch's CPU convolutions are about three times faster on two windows than on one.
+    """
+    if device.type != "cuda":
+        return 2
+    gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return 8 if gib >= 40 else 4 if gib >= 20 else 2
+
+
+def default_precision(device: str) -> Precision:
+    """Return bf16-mixed for a GPU and 32-true for a CPU, which is slower in bf16 unless it has units for it."""
+    return "bf16-mixed" if torch.device(device).type == "cuda" else "32-true"
+
+
+class Network:
+    """One model or an ensemble, in eval mode on a device.
+
+    models: of the same classes and settings; an ensemble gives, for each window, the mean of their probabilities, as
+    logits. device: `cpu`, `cuda`, `cuda:1`. batch: windows a pass, None for `default_batch`. precision: None for
+    `default_precision`; logits are float32 always.
+    Raises ValueError without models, for a batch below 1 and for an unknown precision.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[UniversalModel],
+        *,
+        device: str = "cpu",
+        batch: int | None = None,
+        precision: Precision | None = None,
+    ) -> None:
+        if not models:
+            raise ValueError("no model to predict with; give at least one")
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch {batch}: expected at least one window")
+        if precision is not None and precision not in get_args(Precision):
+            raise ValueError(f"precision {precision!r}: expected one of {', '.join(get_args(Precision))}")
+        self._models = [model.eval() for model in models]
+        self._wanted = torch.device(device)
+        self._precision = precision
+        self.device = self._wanted
+        self.batch = batch or default_batch(self._wanted)
+        self.say: Say = logging.getLogger(__name__).warning
+
+    @property
+    def precision(self) -> Precision:
+        """The precision in use, which the device decides unless it was given."""
+        return self._precision or default_precision(self.device.type)
+
+    def start(self, say: Say | None = None) -> None:
+        """Begin a scan: on the device asked for, though the last scan may have ended on the CPU.
+
+        say: told what is done when memory runs out; None logs a warning.
+        """
+        self.say = say or logging.getLogger(__name__).warning
+        self._move(self._wanted)
+
+    def logits(self, values: Tensor, windows: Sequence[Box], query: Query) -> Iterator[tuple[Box, Tensor]]:
+        """Yield each window with its logits, (C, X, Y, Z) float32, for boxes of `values`, scaled HU (X, Y, Z).
+
+        Where memory runs out, passes of half as many windows are tried, then the CPU. RuntimeError where one window
+        does not fit there either.
+        """
+        waiting = list(windows)
+        while waiting:
+            passes = -(-len(waiting) // self.batch)
+            group = waiting[: -(-len(waiting) // passes)]  # passes of about equal size
+            try:
+                batch = torch.stack([values[box] for box in group]).unsqueeze(1).to(self.device)  # (B, 1, X, Y, Z)
+                found = self._forward(batch, query)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._retreat(len(group), error)
+                continue
+            yield from zip(group, found, strict=True)
+            waiting = waiting[len(group) :]
+
+    @torch.inference_mode()
+    def _forward(self, windows: Tensor, query: Query) -> Tensor:
+        """Return logits (B, C, X, Y, Z) float32 of `windows` (B, 1, X, Y, Z)."""
+        first, *others = self._models
+        logits = self._one(first, windows, query)
+        if not others:
+            return logits
+        # logs of the summed probabilities and of what they lack, which stay exact where a probability rounds to 1
+        found, missing = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
+        for model in others:
+            logits = self._one(model, windows, query)
+            found = torch.logaddexp(found, nn.functional.logsigmoid(logits))
+            missing = torch.logaddexp(missing, nn.functional.logsigmoid(-logits))
+        return found - missing
+
+    def _one(self, model: UniversalModel, windows: Tensor, query: Query) -> Tensor:
+        half = _HALVES.get(self.precision)
+        rows = None if query.rows is None else query.rows.to(self.device)
+        with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
+            logits: Tensor = model(windows, query.classes, rows=rows)
+        return logits.float()
+
+    def _retreat(self, tried: int, error: RuntimeError) -> None:
+        """Make do with less memory than a pass of `tried` windows took; RuntimeError where there is no way."""
+        reason = str(error).splitlines()[0]
+        if tried > 1:
+            self.batch = max(1, tried // 2)
+            self.say(f"out of memory on {self.device} with {tried} windows a pass; going on with {self.batch}")
+        elif self.device.type != "cpu":
+            self.say(f"out of memory on {self.device} with one window a pass; this scan goes on on the CPU, slowly")
+            self._move(torch.device("cpu"))
+        else:
+            raise RuntimeError(
+                f"one window does not fit into the memory of the machine ({reason}); free memory, or use a model of a "
+                "smaller patch or backbone"
+            ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _move(self, device: torch.device) -> None:
+        try:
+            for model in self._models:
+                model.to(device)
+        except RuntimeError as error:
+            if device.type == "cpu" or not is_out_of_memory(error):
+                raise
+            self.say(
+                f"out of memory on {device}: the network itself does not fit; this scan goes on on the CPU, slowly"
+            )
+            device = torch.device("cpu")
+            for model in self._models:
+                model.to(device)
+        self.device = device

@@ -1,0 +1,122 @@
+"""Masks of one case of the lake by a checkpoint: the step that evaluation and pseudo-labelling share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from catalog.lake_read import StoredArray
+from imaging.volume import Volume
+from models.checkpoint import ModelMetadata, load_model
+from models.infer import Prediction, Predictor
+from models.infer_progress import PredictionProgress
+from models.postprocess import clean
+from models.settings import Precision
+from tasks.progress import report_progress
+from tasks.settings import Settings
+from tasks.workspace import Workspace
+
+TRAINED_CLASSES = "trained_classes"
+"""Key of a checkpoint's metadata: names, separated by commas, of the classes its training cases annotate."""
+
+WORTH_A_BAR_S = 5.0
+"""A prediction expected to take less than this shows no progress of its own."""
+
+
+def trained_classes(metadata: ModelMetadata) -> tuple[str, ...]:
+    """Return the classes a checkpoint has seen annotated, in channel order; its other outputs mean nothing."""
+    named = metadata.extra.get(TRAINED_CLASSES)
+    return metadata.model.classes if named is None else tuple(named.split(","))
+
+
+def load_predictor(checkpoints: Sequence[Path], settings: Settings) -> tuple[Predictor, ModelMetadata]:
+    """Return a predictor by one checkpoint, or by several as an ensemble, as `settings` say, and what it predicts.
+
+    It is kept: the cases of a process share it. Raises ValueError where the members of an ensemble differ in anything
+    but their weights.
+    """
+    return _predictor(
+        tuple(checkpoints),
+        settings.torch_device(),
+        settings.window_overlap,
+        settings.window_batch,
+        settings.predict_precision,
+        settings.threads,
+    )
+
+
+@lru_cache(maxsize=1)
+def _predictor(
+    checkpoints: tuple[Path, ...],
+    device: str,
+    overlap: float,
+    batch: int | None,
+    precision: Precision | None,
+    threads: int | None,
+) -> tuple[Predictor, ModelMetadata]:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = [load_model(path, device) for path in checkpoints]
+    first = loaded[0][1]
+    for path, (_, metadata) in zip(checkpoints, loaded, strict=True):
+        _check_fits(metadata, first, f"{path} and {checkpoints[0]}")
+    models = [model for model, _ in loaded]
+    return Predictor(models, first, overlap=overlap, batch=batch, device=device, precision=precision), first
+
+
+def _check_fits(metadata: ModelMetadata, first: ModelMetadata, which: str) -> None:
+    ours, others = asdict(metadata.model), asdict(first.model)
+    for name in ("classes", "spacing_mm", "hu_window", "patch"):
+        if ours[name] != others[name]:
+            raise ValueError(
+                f"{which} are no ensemble: {name} is {ours[name]} and {others[name]}; give models trained alike"
+            )
+    if trained_classes(metadata) != trained_classes(first):
+        raise ValueError(
+            f"{which} are no ensemble: trained on {', '.join(trained_classes(metadata))} and on "
+            f"{', '.join(trained_classes(first))}; give models trained alike"
+        )
+
+
+def tell_progress(progress: PredictionProgress) -> None:
+    """Report how far one scan's prediction is, with time left and memory, unless it is soon done."""
+    if progress.seconds + progress.seconds_left >= WORTH_A_BAR_S:
+        report_progress("windows of a scan", progress.done, progress.windows, progress.left())
+
+
+def predict_case(
+    workspace: Workspace,
+    case: Mapping[str, Any],
+    checkpoint: Path,
+    classes: Sequence[str] | None = None,
+    *,
+    report: Callable[[PredictionProgress], None] = tell_progress,
+) -> Prediction:
+    """Return the cleaned masks of one case of the lake, which is read slab by slab.
+
+    classes: None predicts every class the model was trained on. The masks have gone through the class rules of
+    post-processing (components, containment). Raises ValueError when the case lies on another grid spacing than the
+    model was trained at.
+    """
+    predictor, metadata = load_predictor([checkpoint], workspace.settings)
+    expected = metadata.model.spacing_mm
+    if not np.allclose(case["spacing_mm"], expected, rtol=0.01):
+        raise ValueError(
+            f"{case['case_id']}: spacing {list(case['spacing_mm'])} mm, but the model was trained at "
+            f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
+        )
+    chosen = list(classes or trained_classes(metadata))
+    prediction = predictor.predict(workspace.lake.open_image(case), chosen, report=report)
+    return replace(prediction, bits=clean(prediction.bits, chosen).bits)
+
+
+def case_image(workspace: Workspace, case: Mapping[str, Any]) -> Volume:
+    """Return the whole image of a case of the lake, int16 HU in RAS."""
+    stored: StoredArray = workspace.lake.open_image(case)
+    return Volume(stored.read(), stored.affine)
