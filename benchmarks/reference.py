@@ -85,9 +85,9 @@ class ReferenceSwin(nn.Module):
 
     deep_channels, last_channels = 16 * FEATURES, FEATURES
 
-    def __init__(self) -> None:
+    def __init__(self, merging: str | type[nn.Module]) -> None:
         super().__init__()
-        network = SwinUNETR(in_channels=1, out_channels=1, feature_size=FEATURES, downsample=PatchMergingV09)
+        network = SwinUNETR(in_channels=1, out_channels=1, feature_size=FEATURES, downsample=merging)
         for name, part in network.named_children():
             if name != "out":
                 setattr(self, name, part)
@@ -95,26 +95,23 @@ class ReferenceSwin(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, 768, X/32, ...) and (B, 48, X, Y, Z) of `x` (B, 1, X, Y, Z)."""
         hidden = self.swinViT(x)
-        enc0, enc1, enc2, enc3 = (
-            self.encoder1(x),
-            *(
-                encoder(part)
-                for encoder, part in zip((self.encoder2, self.encoder3, self.encoder4), hidden, strict=False)
-            ),
-        )
-        deep = self.encoder10(hidden[4])
-        up = self.decoder3(self.decoder4(self.decoder5(deep, hidden[3]), enc3), enc2)
-        return deep, self.decoder1(self.decoder2(up, enc1), enc0)
+        encoders = (self.encoder2, self.encoder3, self.encoder4)
+        skips = [self.encoder1(x), *(encoder(part) for encoder, part in zip(encoders, hidden, strict=False)), hidden[3]]
+        deep = up = self.encoder10(hidden[4])
+        for decoder in (self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.decoder1):
+            up = decoder(up, skips.pop())
+        return deep, up
 
 
 class ReferenceModel(nn.Module):
-    """The published model. backbone: `unet` or `swinunetr`."""
+    """The published model. backbone: `unet`, `swinunetr_v09`, or `swinunetr` with today's patch merging."""
 
     organ_embedding: Tensor
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
-        self.backbone = ReferenceUNet() if backbone == "unet" else ReferenceSwin()
+        merging = PatchMergingV09 if backbone == "swinunetr_v09" else "merging"
+        self.backbone = ReferenceUNet() if backbone == "unet" else ReferenceSwin(merging)
         deep, last = self.backbone.deep_channels, self.backbone.last_channels
         self.register_buffer("organ_embedding", torch.zeros(CLASSES, 512))
         self.precls_conv = nn.Sequential(nn.GroupNorm(16, last), nn.ReLU(), nn.Conv3d(last, WIDTH, 1))

@@ -6,7 +6,9 @@ cache-sized chunks, and training recomputes the hidden layers instead of keeping
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -126,12 +128,29 @@ def _backward_chunk(
     return back
 
 
+@functools.cache
+def _kernel() -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Return the head as one GPU kernel, or None, with a warning, where it cannot be built."""
+    try:
+        from models.head_triton import head_kernel  # Triton comes with the CUDA builds of PyTorch only
+
+        head_kernel(torch.zeros(1, WIDTH, 1, device="cuda"), torch.zeros(1, 1, PARAMETERS, device="cuda"))
+    except Exception as error:  # whatever Triton or its compiler lack, the matrix form gives the same logits
+        logging.getLogger(__name__).warning("head: no GPU kernel (%s); the slower matrix form is used", error)
+        return None
+    return head_kernel
+
+
 def head_logits(features: Tensor, parameters: Tensor, wanted: Tensor | None = None) -> Tensor:
     """Return logits (B, C, N) of `features` (B, 8, N) under one small network per class, `parameters` (B, C, 153).
 
     wanted: (B, C) bool, the pairs to compute; the others are 0 and pass no gradient. None: all.
     float32, whatever the inputs were; the sum over voxels in a gradient would lose digits in half precision.
     """
+    if features.is_cuda and wanted is None and not torch.is_grad_enabled():
+        kernel = _kernel()
+        if kernel is not None:
+            return kernel(features, parameters)
     with torch.autocast(device_type=features.device.type, enabled=False):
         layers = [layer.contiguous() for layer in split_parameters(parameters.float())]
         logits: Tensor = _Head.apply(features.float().contiguous(), wanted, *layers)  # type: ignore[no-untyped-call]
