@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import torch
+from monai.networks.blocks.dynunet_block import UnetResBlock
+from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from monai.networks.nets import SwinUNETR
 from monai.networks.nets.swin_unetr import PatchMergingV2
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.backbone_base import Backbone
+from models.volume_ops import convolve, convolve_joined, frugal, normalise_
+from models.window_attention import group_windows, hidden_maps
 
 FEATURES = 48
+SLOPE = 0.01
+"""Of the leaky ReLU in MONAI's residual blocks."""
 PARTS = (
     "swinViT",
     "encoder1",
@@ -68,17 +74,50 @@ class SwinUnetrBackbone(Backbone):
         network = SwinUNETR(in_channels=1, out_channels=1, feature_size=FEATURES, downsample=merging)
         for part in PARTS:
             setattr(self, part, getattr(network, part))
+        group_windows(self.swinViT)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, 768, X/32, Y/32, Z/32) and (B, 48, X, Y, Z) of `x` (B, 1, X, Y, Z)."""
         self.check_size(x)
-        hidden = self.swinViT(x, True)  # five maps, (B, 48, X/2, ...) to (B, 768, X/32, ...)
-        deep = self.encoder10(hidden[4])  # (B, 768, X/32, ...)
-        up = self.decoder5(deep, hidden[3])  # (B, 384, X/16, ...)
-        up = self.decoder4(up, self.encoder4(hidden[2]))  # (B, 192, X/8, ...)
-        up = self.decoder3(up, self.encoder3(hidden[1]))  # (B, 96, X/4, ...)
-        up = self.decoder2(up, self.encoder2(hidden[0]))  # (B, 48, X/2, ...)
-        return deep, self.decoder1(up, self.encoder1(x))
+        hidden = hidden_maps(self.swinViT, x)  # five maps, (B, 48, X/2, ...) to (B, 768, X/32, ...)
+        encode, join = (_encode, _join) if frugal(x) and not self.training else (_call, _call)
+        deep = encode(self.encoder10, hidden.pop())  # (B, 768, X/32, ...)
+        up = join(self.decoder5, deep, hidden.pop())  # (B, 384, X/16, ...)
+        up = join(self.decoder4, up, encode(self.encoder4, hidden.pop()))  # (B, 192, X/8, ...)
+        up = join(self.decoder3, up, encode(self.encoder3, hidden.pop()))  # (B, 96, X/4, ...)
+        up = join(self.decoder2, up, encode(self.encoder2, hidden.pop()))  # (B, 48, X/2, ...)
+        return deep, join(self.decoder1, up, encode(self.encoder1, x))
+
+
+def _call(part: nn.Module, *inputs: Tensor) -> Tensor:
+    found: Tensor = part(*inputs)
+    return found
+
+
+def _encode(part: UnetrBasicBlock, x: Tensor) -> Tensor:
+    """Return what `part` makes of `x`, in less time and memory; see `models.volume_ops`."""
+    block: UnetResBlock = part.layer
+    kernels = block.conv1.conv.weight
+    aside = convolve(x, block.conv3.conv.weight, padding=0) if block.downsample else x
+    return _finish(block, convolve(x, kernels), aside)
+
+
+def _join(part: UnetrUpBlock, low: Tensor, skip: Tensor) -> Tensor:
+    """Return what `part` makes of `low` and `skip`; see `_encode`."""
+    block: UnetResBlock = part.conv_block
+    up = part.transp_conv.conv
+    first = convolve_joined(low, up, skip, block.conv1.conv.weight, None)
+    aside = convolve_joined(low, up, skip, block.conv3.conv.weight, None, padding=0)
+    return _finish(block, first, aside)
+
+
+def _finish(block: UnetResBlock, first: Tensor, aside: Tensor) -> Tensor:
+    """Return the rest of a residual block after its first convolution; `aside`: what is added at its end."""
+    eps = block.norm1.eps
+    second = convolve(normalise_(first, None, None, eps, SLOPE), block.conv2.conv.weight)
+    second = normalise_(second, None, None, eps)
+    second += normalise_(aside, None, None, eps) if block.downsample else aside
+    return functional.leaky_relu_(second, SLOPE)
 
 
 def published_swin_unetr() -> SwinUnetrBackbone:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.backbone_base import Backbone
+from models.volume_ops import convolve, convolve_joined, frugal, halve, normalise_
 
 
 class BatchStatisticsNorm(nn.BatchNorm3d):
@@ -32,7 +33,13 @@ class _Convolution(nn.Module):
         self.bn1 = BatchStatisticsNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        if frugal(x) and not self.training:
+            return self.finish(convolve(x, self.conv1.weight, self.conv1.bias))
         return functional.relu(self.bn1(self.conv1(x)), inplace=True)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Return norm and ReLU of the convolved `x`, written over it."""
+        return normalise_(x, self.bn1.weight, self.bn1.bias, self.bn1.eps, slope=0)
 
 
 class _Down(nn.Module):
@@ -56,8 +63,17 @@ class _Up(nn.Module):
         self.ops = nn.Sequential(_Convolution(inputs + skip, outputs), _Convolution(outputs, outputs))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        features: Tensor = self.ops(torch.cat([self.up_conv(x), skip], dim=1))
-        return features
+        first: _Convolution
+        second: _Convolution
+        first, second = self.ops
+        if frugal(x) and not self.training:
+            x = convolve_joined(x, self.up_conv, skip, first.conv1.weight, first.conv1.bias)
+            return second(first.finish(x))
+        return second(first(torch.cat([self.up_conv(x), skip], dim=1)))
+
+
+def _halve(x: Tensor) -> Tensor:
+    return halve(x) if frugal(x) else functional.max_pool3d(x, 2)
 
 
 class UNetBackbone(Backbone):
@@ -81,9 +97,9 @@ class UNetBackbone(Backbone):
         """Return features (B, 512, X/8, Y/8, Z/8) and (B, 64, X, Y, Z) of `x` (B, 1, X, Y, Z)."""
         self.check_size(x)
         full = self.down_tr64(x)  # (B, 64, X, Y, Z)
-        half = self.down_tr128(functional.max_pool3d(full, 2))  # (B, 128, X/2, ...)
-        quarter = self.down_tr256(functional.max_pool3d(half, 2))  # (B, 256, X/4, ...)
-        deep = self.down_tr512(functional.max_pool3d(quarter, 2))  # (B, 512, X/8, ...)
+        half = self.down_tr128(_halve(full))  # (B, 128, X/2, ...)
+        quarter = self.down_tr256(_halve(half))  # (B, 256, X/4, ...)
+        deep = self.down_tr512(_halve(quarter))  # (B, 512, X/8, ...)
         x = self.up_tr256(deep, quarter)  # (B, 256, X/4, ...)
         x = self.up_tr128(x, half)  # (B, 128, X/2, ...)
         return deep, self.up_tr64(x, full)

@@ -6,6 +6,9 @@ cache-sized chunks, and training recomputes the hidden layers instead of keeping
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,8 +16,10 @@ from torch import Tensor
 
 WIDTH = 8
 PARAMETERS = WIDTH * WIDTH + WIDTH * WIDTH + WIDTH + WIDTH + WIDTH + 1
-CHUNK = 2048
-"""Voxels a pass: 32 classes x 8 channels x 2048 float32 are 2 MB, which stays in cache."""
+CHUNK = 1 << 14
+"""Voxels times classes in a pass on a CPU: 512 KB a layer in float32, which stays in cache."""
+CUDA_CHUNK = 1 << 22
+"""The same on a GPU: 128 MB a layer; smaller passes would wait for their launches."""
 
 
 def split_parameters(parameters: Tensor) -> tuple[Tensor, ...]:
@@ -34,32 +39,54 @@ def split_parameters(parameters: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def _hidden(part: Tensor, layers: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def _chunks(features: Tensor, classes: int) -> Iterator[slice]:
+    """Yield the passes over the voxels of `features` (8, N)."""
+    step = (CHUNK if features.device.type == "cpu" else CUDA_CHUNK) // max(classes, 1)
+    for start in range(0, features.shape[1] if classes else 0, step):
+        yield slice(start, min(start + step, features.shape[1]))
+
+
+def _hidden(part: Tensor, layers: tuple[Tensor, ...], space: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both hidden layers (C, 8, n) of `part` (8, n), written into `space`, 2 x C * 8 x n numbers or more."""
     w1, w2, _, b1, b2, _ = layers
-    classes = w1.shape[0]
-    first = torch.addmm(b1.reshape(-1, 1), w1.reshape(-1, WIDTH), part).relu_()  # (C * 8, n)
-    first = first.view(classes, WIDTH, -1)  # (C, 8, n)
-    second = torch.baddbmm(b2, w2, first).relu_()  # (C, 8, n)
-    return first, second
+    classes, voxels = w1.shape[0], part.shape[1]
+    first, second = space[:, : classes * WIDTH * voxels]
+    one = torch.mm(w1.reshape(-1, WIDTH), part, out=first.view(-1, voxels))  # (C * 8, n)
+    one = one.add_(b1.reshape(-1, 1)).relu_().view(classes, WIDTH, voxels)
+    two = torch.bmm(w2, one, out=second.view(classes, WIDTH, voxels))  # (C, 8, n)
+    return one, two.add_(b2).relu_()
+
+
+def _space(features: Tensor, layers: tuple[Tensor, ...]) -> Tensor:
+    """Return room for the hidden layers of one pass over `features` (8, N)."""
+    classes = layers[0].shape[0]
+    longest = max((part.stop - part.start for part in _chunks(features, classes)), default=0)
+    return features.new_empty(2, classes * WIDTH * longest)
+
+
+def _write_logits(features: Tensor, layers: tuple[Tensor, ...], into: Tensor, rows: Tensor | slice) -> None:
+    """Write the logits of `features` (8, N) under `layers` of R classes into the rows `rows` of `into` (C, N)."""
+    space = _space(features, layers)
+    for part in _chunks(features, len(layers[0])):
+        _, second = _hidden(features[:, part], layers, space)
+        into[rows, part] = torch.bmm(layers[2], second).add_(layers[5])[:, 0]  # (R, n)
 
 
 class _Head(torch.autograd.Function):
     """Logits (B, C, N) of features (B, 8, N) and layer weights; hidden layers are recomputed in the backward pass.
 
-    wanted: for each sample the classes to compute; the other logits are 0 and have no gradient.
+    wanted: for each sample the classes to compute; the other logits are 0 and have no gradient. None: all.
     """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, wanted: list[Tensor], *layers: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor, wanted: Tensor | None, *layers: Tensor) -> Tensor:
         ctx.save_for_backward(features, *layers)
-        ctx.wanted = wanted
         batch, _, voxels = features.shape
         logits = features.new_zeros(batch, layers[0].shape[1], voxels)
-        for b, rows in enumerate(wanted):
-            own = tuple(layer[b, rows] for layer in layers)
-            for start in range(0, voxels if len(rows) else 0, CHUNK):
-                _, second = _hidden(features[b, :, start : start + CHUNK], own)
-                logits[b, rows, start : start + CHUNK] = torch.baddbmm(own[5], own[2], second)[:, 0]
+        every = [slice(None)] * batch
+        ctx.rows = every if wanted is None or bool(wanted.all()) else [own.nonzero()[:, 0] for own in wanted]
+        for b, rows in enumerate(ctx.rows):
+            _write_logits(features[b], tuple(layer[b, rows] for layer in layers), logits[b], rows)
         return logits
 
     @staticmethod
@@ -67,23 +94,26 @@ class _Head(torch.autograd.Function):
         features, *layers = ctx.saved_tensors
         from_features = torch.zeros_like(features)
         from_layers = [torch.zeros_like(layer) for layer in layers]
-        for b, rows in enumerate(ctx.wanted):
+        for b, rows in enumerate(ctx.rows):
             own = tuple(layer[b, rows] for layer in layers)
             into = [torch.zeros_like(layer) for layer in own]
-            for start in range(0, features.shape[2] if len(rows) else 0, CHUNK):
-                stop = start + CHUNK
-                from_features[b, :, start:stop] = _backward_chunk(
-                    features[b, :, start:stop], gradients[0][b, rows, start:stop], own, into
+            space = _space(features[b], own)
+            for part in _chunks(features[b], len(own[0])):
+                hidden = _hidden(features[b, :, part], own, space)
+                from_features[b, :, part] = _backward_chunk(
+                    features[b, :, part], gradients[0][b, rows, part], own, hidden, into
                 )
-            for layer, part in zip(from_layers, into, strict=True):
-                layer[b, rows] = part
+            for layer, total in zip(from_layers, into, strict=True):
+                layer[b, rows] = total
         return from_features, None, *from_layers
 
 
-def _backward_chunk(part: Tensor, gradient: Tensor, layers: tuple[Tensor, ...], into: list[Tensor]) -> Tensor:
-    """Add one chunk's weight gradients to `into`; return the gradient of `part` (8, n). `gradient`: (C, n)."""
+def _backward_chunk(
+    part: Tensor, gradient: Tensor, layers: tuple[Tensor, ...], hidden: tuple[Tensor, Tensor], into: list[Tensor]
+) -> Tensor:
+    """Add one pass's weight gradients to `into`; return the gradient of `part` (8, n). `gradient`: (C, n)."""
     w1, w2, w3, *_ = layers
-    first, second = _hidden(part, layers)
+    first, second = hidden
     third = gradient.unsqueeze(1)  # (C, 1, n)
     into[2] += torch.bmm(third, second.transpose(1, 2))
     into[5] += third.sum(2, keepdim=True)
@@ -98,16 +128,30 @@ def _backward_chunk(part: Tensor, gradient: Tensor, layers: tuple[Tensor, ...], 
     return back
 
 
+@functools.cache
+def _kernel() -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Return the head as one GPU kernel, or None, with a warning, where it cannot be built."""
+    try:
+        from models.head_triton import head_kernel  # Triton comes with the CUDA builds of PyTorch only
+
+        head_kernel(torch.zeros(1, WIDTH, 1, device="cuda"), torch.zeros(1, 1, PARAMETERS, device="cuda"))
+    except Exception as error:  # whatever Triton or its compiler lack, the matrix form gives the same logits
+        logging.getLogger(__name__).warning("head: no GPU kernel (%s); the slower matrix form is used", error)
+        return None
+    return head_kernel
+
+
 def head_logits(features: Tensor, parameters: Tensor, wanted: Tensor | None = None) -> Tensor:
     """Return logits (B, C, N) of `features` (B, 8, N) under one small network per class, `parameters` (B, C, 153).
 
     wanted: (B, C) bool, the pairs to compute; the others are 0 and pass no gradient. None: all.
     float32, whatever the inputs were; the sum over voxels in a gradient would lose digits in half precision.
     """
+    if features.is_cuda and wanted is None and not torch.is_grad_enabled():
+        kernel = _kernel()
+        if kernel is not None:
+            return kernel(features, parameters)
     with torch.autocast(device_type=features.device.type, enabled=False):
-        layers = split_parameters(parameters.float())
-        batch, classes, _ = parameters.shape
-        every = torch.arange(classes, device=features.device)
-        rows = [every if wanted is None else every[wanted[b]] for b in range(batch)]
-        logits: Tensor = _Head.apply(features.float().contiguous(), rows, *layers)  # type: ignore[no-untyped-call]
+        layers = [layer.contiguous() for layer in split_parameters(parameters.float())]
+        logits: Tensor = _Head.apply(features.float().contiguous(), wanted, *layers)  # type: ignore[no-untyped-call]
     return logits

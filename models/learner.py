@@ -28,18 +28,20 @@ class TrainingDiverged(RuntimeError):
 class _Part:
     """What is kept of a batch until its step is done, to say what was wrong with it."""
 
-    batch: Batch
+    case_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    image: Tensor
     parts: LossParts
 
     def complaint(self) -> str:
         """Name scans with an image that is not finite, else pairs of case and class; empty when there are none."""
-        images = (~torch.isfinite(self.batch.image)).flatten(1).sum(1).tolist()
-        bad = [f"{self.batch.case_ids[row]}: {count} voxels" for row, count in enumerate(images) if count]
+        images = (~torch.isfinite(self.image)).flatten(1).sum(1).tolist()
+        bad = [f"{self.case_ids[row]}: {count} voxels" for row, count in enumerate(images) if count]
         if bad:
             return f"the image is not finite in {'; '.join(bad)}"
         wrong = (~torch.isfinite(self.parts.pair_loss)).nonzero().flatten().tolist()
         pairs = sorted({(int(self.parts.pairs[i, 0]), int(self.parts.pairs[i, 1])) for i in wrong})
-        named = [f"{self.batch.case_ids[b]}: {self.batch.classes[u]}" for b, u in pairs]
+        named = [f"{self.case_ids[b]}: {self.classes[u]}" for b, u in pairs]
         return f"the loss is not finite for {'; '.join(named)}" if named else ""
 
 
@@ -90,7 +92,7 @@ class Learner:
                 loss, parts = self._loss(batch)
                 fabric.backward(loss / settings.accumulate)
             losses = losses + torch.stack([loss.detach(), parts.bce, parts.dice]).float() / settings.accumulate
-            seen.append(_Part(batch, parts))
+            seen.append(_Part(batch.case_ids, batch.classes, batch.image, parts))
         norm = fabric.clip_gradients(
             self._model, self._optimizer, max_norm=settings.clip_norm or float("inf"), error_if_nonfinite=False
         )
@@ -135,7 +137,7 @@ class Learner:
         if finite[0] and self._scaler is not None and self._scaler.get_scale() >= LOWEST_SCALE:
             return
         complaints = [text for text in (part.complaint() for part in seen) if text]
-        cases = [case_id for part in seen for case_id in part.batch.case_ids]
+        cases = [case_id for part in seen for case_id in part.case_ids]
         everywhere = gather(self.fabric, (complaints, cases))
         named = "; ".join(text for found, _ in everywhere for text in found)
         what = named or f"the gradient is not finite for {', '.join(name for _, names in everywhere for name in names)}"

@@ -30,11 +30,6 @@ PUBLISHED_LICENCE = WeightLicence(
 )
 
 
-def inherited(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return the entries that a model trained from one with `extra` keeps; none where its weights are one's own."""
-    return {key: extra[key] for key in KEYS if key in extra}
-
-
 def licence_notice(name: str, extra: Mapping[str, str]) -> str | None:
     """Return the sentence to show when the model `name` is used, None when nothing binds its user."""
     if LICENCE not in extra:

@@ -49,8 +49,14 @@ def launch(settings: TrainSettings) -> Fabric:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     settings = as_launched(settings)
+    several = settings.devices * settings.nodes > 1
     fabric = Fabric(
-        accelerator=settings.device, devices=settings.devices, num_nodes=settings.nodes, precision=settings.precision
+        accelerator=settings.device,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        precision=settings.precision,
+        # a batch may annotate classes of one head only, and leave the other heads without a gradient
+        strategy="ddp_find_unused_parameters_true" if several else "auto",
     )
     fabric.launch()
     return fabric

@@ -12,7 +12,6 @@ from torch import Tensor
 from models.checkpoint import ModelMetadata, load_model, read_metadata
 from models.ema import MovingAverage
 from models.extend import add_classes, transferred
-from models.licence import inherited
 from models.settings import ModelSettings, TrainSettings, as_mapping
 from models.text import TextEmbeddings, embed_classes, text_encoder
 from models.universal import UniversalModel, build_model
@@ -37,17 +36,16 @@ def begin_model(
     """Return the network of a new run, seeded or read from the checkpoint `start_from`, and the run's metadata.
 
     With the classes of `start_from` all of it is trained. With more classes behind them only a new head for these is,
-    see `models.extend.add_classes`. transfer: other classes in place of its own, on its backbone. The terms of
-    the weights of `start_from` are kept in `extra`. Raises ValueError when `start_from` does not fit `model`.
+    see `models.extend.add_classes`. transfer: other classes in place of its own, on its backbone. What `start_from` has
+    in `extra`, such as a licence, is kept, and `extra` wins. Raises ValueError when `start_from` does not fit `model`.
     """
     trained = as_mapping(train)
     torch.manual_seed(train.seed)
     if start_from is not None:
         network, parent = load_model(start_from)
         network, begun = _begun(network, parent, model, embeddings, cache_dir, str(start_from), transfer=transfer)
-        return network, replace(
-            begun, step=0, train=trained, table_versions=table_versions, extra={**inherited(parent.extra), **extra}
-        )
+        inherited = {**parent.extra, **extra}
+        return network, replace(begun, step=0, train=trained, table_versions=table_versions, extra=inherited)
     if embeddings is None:
         embeddings = embed_classes(text_encoder(model.text_encoder), model.prompt, model.classes, cache_dir)
     network = build_model(model, embeddings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.head import PARAMETERS, WIDTH, head_logits
+from models.volume_ops import frugal, project
 
 FIRST_LOGIT = -3.0
 """Where an untrained class starts: most voxels belong to no class, and unlearning them would cost the first steps."""
@@ -58,6 +60,14 @@ class TextHead(nn.Module):
         weight = self.controller.weight.flatten(1)  # (153, 512), a 1x1x1 convolution as a matrix
         return nn.functional.linear(joined, weight, self.controller.bias)
 
+    def voxel_features(self, last: Tensor) -> Tensor:
+        """Return what the head reads, (B, 8, X * Y * Z), from the last features (B, L, X, Y, Z)."""
+        if frugal(last):
+            norm, reduction = cast("nn.GroupNorm", self.precls_conv[0]), cast("nn.Conv3d", self.precls_conv[2])
+            return project(last, norm, reduction)
+        features: Tensor = self.precls_conv(last.contiguous())  # (B, 8, X, Y, Z)
+        return features.flatten(2)
+
     def logits(self, deep: Tensor, last: Tensor, rows: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Return (B, C, X, Y, Z) of features (B, D, x, y, z), (B, L, X, Y, Z) and text rows (C, 512).
 
@@ -66,6 +76,6 @@ class TextHead(nn.Module):
         # A copy: torch 2.13 crashes in the backward pass of a group norm on channels-last features that need no
         # gradient, as a frozen backbone's; of a single voxel `contiguous` would keep the layout.
         deep = deep.clone(memory_format=torch.contiguous_format)
-        features = self.precls_conv(last.contiguous())  # (B, 8, X, Y, Z)
-        logits = head_logits(features.flatten(2), self.class_parameters(deep, rows), wanted)  # (B, C, X * Y * Z)
-        return logits.reshape(*logits.shape[:2], *features.shape[2:])
+        features = self.voxel_features(last)  # (B, 8, X * Y * Z)
+        logits = head_logits(features, self.class_parameters(deep, rows), wanted)  # (B, C, X * Y * Z)
+        return logits.reshape(*logits.shape[:2], *last.shape[2:])

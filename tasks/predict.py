@@ -28,7 +28,7 @@ from models.postprocess import clean
 from models.text import embed_titles, same_encoder, text_encoder
 from tasks.export import export_classes, export_free_text, original_grid
 from tasks.harmonise import harmonise
-from tasks.notices import tell_licence
+from tasks.notices import tell, tell_licence
 from tasks.prediction import case_image, load_predictor, trained_classes
 from tasks.registry import fetch_checkpoint, model_version
 from tasks.settings import Settings
@@ -104,7 +104,7 @@ def predict_scan(
     classes = _classes(request, metadata)
     free_text = _free_text(request, metadata, settings)
     scan = _read(request.scan, metadata.model.spacing_mm, settings)
-    prediction = predictor.predict(ArrayScan(scan.image.array), classes, free_text, report=report)
+    prediction = predictor.predict(ArrayScan(scan.image.array), classes, free_text, report=report, say=tell)
     prediction = replace(prediction, bits=clean(prediction.bits, classes).bits)
     target = request.out or settings.workspace.absolute() / "predictions" / scan.name
     about = {

@@ -18,6 +18,7 @@ from models.infer import Prediction, Predictor
 from models.infer_progress import PredictionProgress
 from models.postprocess import clean
 from models.settings import Precision
+from tasks.notices import tell
 from tasks.progress import report_progress
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -101,7 +102,8 @@ def predict_case(
 ) -> Prediction:
     """Return the cleaned masks of one case of the lake, which is read slab by slab.
 
-    classes: None predicts every class the model was trained on. The masks have gone through the class rules of
+    classes: None predicts every class the model was trained on. What is done when memory runs out is told as a notice,
+    and stands in the scores' remarks, which also come back from workers. The masks have gone through the class rules of
     post-processing (components, containment). Raises ValueError when the case lies on another grid spacing than the
     model was trained at.
     """
@@ -112,8 +114,12 @@ def predict_case(
             f"{case['case_id']}: spacing {list(case['spacing_mm'])} mm, but the model was trained at "
             f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
         )
+
+    def say(remark: str) -> None:
+        tell(f"{case['case_id']}: {remark}")
+
     chosen = list(classes or trained_classes(metadata))
-    prediction = predictor.predict(workspace.lake.open_image(case), chosen, report=report)
+    prediction = predictor.predict(workspace.lake.open_image(case), chosen, report=report, say=say)
     return replace(prediction, bits=clean(prediction.bits, chosen).bits)
 
 

@@ -158,8 +158,9 @@ def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:
     found = sorted(folder.glob("*.safetensors"))
     if not found:
         raise FileNotFoundError(f"{version.uri}: no safetensors file in its artifacts; register the model again")
-    tell_licence(version.uri, found[0])
-    return found[0] if len(found) == 1 else folder
+    checkpoint = found[0] if len(found) == 1 else folder
+    tell_licence(version.uri, checkpoint)
+    return checkpoint
 
 
 def _as_version(client: MlflowClient, name: str, version: str) -> ModelVersion:

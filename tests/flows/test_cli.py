@@ -32,6 +32,7 @@ def test_help_names_every_command_without_loading_torch(tmp_path: Path) -> None:
         "demo",
         "ingest",
         "train",
+        "cross-validate",
         "fine-tune",
         "evaluate",
         "promote",

@@ -99,7 +99,7 @@ def test_metadata_says_what_was_added_frozen_and_inherited(parent, child):
     assert (added.encoder, added.prompt) == (old.encoder, old.prompt)
     assert new.embeddings_digest == old.embeddings_digest
     assert new.frozen == ("backbone", "precls_conv", "GAP", "controller", "text_to_vision")
-    assert new.extra == {"licence": "CC BY-NC-ND 4.0", "parent": "models:/universal/1"}
+    assert new.extra == {**old.extra, "parent": "models:/universal/1"}
     assert new.step == 6
 
 

@@ -13,9 +13,10 @@ from golden_vectors import authors_file, filled
 from datasets_registry.taxonomy import class_names
 from models import published
 from models.checkpoint import load_model, read_metadata
-from models.licence import PUBLISHED_LICENCE, inherited, licence_notice
+from models.licence import PUBLISHED_LICENCE, licence_notice
 from models.published import PUBLISHED_CLASSES, Published, convert, our_keys, sides_apart
-from models.settings import ModelSettings
+from models.resume import begin_model
+from models.settings import ModelSettings, TrainSettings
 from models.text import PUBLISHED_ENCODER
 from models.universal import build_model
 
@@ -70,8 +71,14 @@ def test_a_converted_file_gives_the_same_logits_and_says_what_it_is(tmp_path, st
         assert torch.equal(model(x), expected(x))
 
 
-def test_the_licence_is_kept_and_said():
-    assert inherited({**EXTRA, "mlflow_run_id": "1"}) == EXTRA
+def test_the_licence_is_kept_by_what_is_trained_from_the_file(tmp_path, state):
+    begin = tmp_path / "b.safetensors"
+    settings = convert(authors_file(tmp_path / "a.pth", state), "tiny", begin, EXTRA).model
+    _, metadata = begin_model(settings, TrainSettings(), begin, None, None, {}, {"mlflow_run_id": "1"})
+    assert metadata.extra == {**EXTRA, "mlflow_run_id": "1"}
+
+
+def test_the_licence_is_said():
     notice = licence_notice("models:/universal/1", EXTRA)
     assert notice.startswith("models:/universal/1: licence CC BY-NC-ND 4.0, non-commercial use only")
     assert "Liu et al." in notice

@@ -22,7 +22,7 @@ from models.universal import build_model
 
 CHILD = Path(__file__).with_name("training_child.py")
 SETTINGS = {
-    "steps": 2,
+    "steps": 1,
     "batch": 2,
     "lr": 1e-3,
     "warmup": 0,
@@ -47,33 +47,29 @@ def in_two_processes(out_dir: Path, **values: object) -> subprocess.CompletedPro
     )
 
 
-def test_two_processes_do_the_step_of_the_mean_gradient(tmp_path):
+def test_two_processes_step_by_their_mean_gradient(tmp_path):
     result = in_two_processes(tmp_path)
     assert result.returncode == 0, result.stderr
     settings = train_settings(SETTINGS)
     sampler = PatchSampler(BoxSource(), MODEL, settings)
     torch.manual_seed(settings.seed)
-    network = build_model(MODEL)
-    network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
-    for step in range(settings.steps):
-        batches = [sampler.batch(step, rank) for rank in (0, 1)]
-        assert not torch.equal(batches[0].image, batches[1].image)
-        for batch in batches:
-            logits = network(batch.image, batch.classes, batch.annotated)
-            (masked_loss(logits, batch.target, batch.annotated, batch.valid)[0] / 2).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
-        optimizer.param_groups[0]["lr"] = settings.lr_at(step)
-        optimizer.step()
-        optimizer.zero_grad()
+    network = build_model(MODEL).train()
+    batches = [sampler.batch(0, rank) for rank in (0, 1)]
+    assert not torch.equal(batches[0].image, batches[1].image)
+    for batch in batches:
+        logits = network(batch.image, batch.classes, batch.annotated)
+        (masked_loss(logits, batch.target, batch.annotated, batch.valid)[0] / 2).backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
     found = load_file(tmp_path / LAST)
-    for name, value in network.state_dict().items():
-        assert torch.allclose(found[f"model.{name}"], value, atol=2e-5), name
+    # AdamW's first moment is a tenth of the gradient; the weights themselves say little of its size
+    for number, (name, parameter) in enumerate(network.named_parameters()):
+        moment = found[f"state.{number}.exp_avg"]
+        assert torch.allclose(moment, 0.1 * parameter.grad, rtol=1e-3, atol=1e-6), name
     ranks = [load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1)]
     for name, value in ranks[0].items():
         assert torch.equal(value, ranks[1][name]), name
     assert (tmp_path / FINAL).is_file()
-    assert result.stdout.split() == ["1", "2"]  # the first process alone reports
+    assert result.stdout.split() == ["1"]  # the first process alone reports
 
 
 @pytest.mark.parametrize("poisoned", [0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,10 @@ from models_source import BoxSource
 
 from models.checkpoint import load_model, load_state, read_metadata, save_checkpoint
 from models.ema import MovingAverage
-from models.learner import learnt_parameters
-from models.resume import restore_optimizer, training_state
-from models.sampling import Packed
+from models.learner import Learner, learnt_parameters
+from models.ranks import Job, launch
+from models.resume import restore_optimizer, restore_state, training_state
+from models.sampling import Packed, PatchSampler
 from models.settings import ModelSettings, TrainSettings
 from models.train import FINAL, LAST, TrainingDiverged, train
 from models.universal import build_model
@@ -158,6 +160,35 @@ def test_an_image_that_is_not_finite_is_named_and_no_weight_moves(tmp_path, monk
         assert all(torch.isfinite(value).all() for value in tensors.values())
 
 
+def test_the_loss_scale_of_half_precision_goes_on():
+    network = build_model(MODEL)
+    optimizer = torch.optim.AdamW(network.parameters())
+    loss = network(torch.rand(1, 1, 16, 16, 16)).mean()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=5)
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    state = training_state(optimizer, None, scaler)
+    other = torch.amp.GradScaler("cpu")
+    restore_state(state, torch.optim.AdamW(network.parameters()), None, other)
+    assert other.state_dict() == scaler.state_dict()
+    assert other.state_dict()["_growth_tracker"] == 1
+
+
+def test_half_precision_whose_loss_scale_cannot_help_is_stopped():
+    fabric = launch(TrainSettings(**FAST))
+    network = build_model(MODEL)
+    sampler = PatchSampler(BoxSource(), MODEL, TrainSettings(**FAST))
+    learner = Learner(fabric, Job(network, sampler, TrainSettings(**FAST), {}, 0, 1))
+    for scale, stops in ((1024.0, False), (0.5, True)):
+        learner._scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        learner._scaler.scale(torch.zeros(1))  # which makes it take up its scale
+        with pytest.raises(TrainingDiverged) if stops else nullcontext():
+            learner._check(0, [], 1.0, float("inf"))
+    with pytest.raises(TrainingDiverged):
+        learner._check(0, [], float("nan"), 1.0)
+
+
 def test_a_moving_average_that_is_not_finite_is_not_stored():
     network = build_model(MODEL)
     average = MovingAverage(network, 0.9)
@@ -228,13 +259,17 @@ def frozen_tiny(backbone_only=True):
 
 def test_only_what_is_not_frozen_is_learnt_and_frozen_parts_stay_in_eval_mode():
     network = frozen_tiny()
+    network.GAP.add_module("frozen", torch.nn.BatchNorm3d(2).requires_grad_(False))
     network.backbone.add_module("extra", torch.nn.BatchNorm3d(2).requires_grad_(False))
     network.train()
     assert not any(module.training for module in network.backbone.modules())
     assert network.GAP.training
+    assert not network.GAP.frozen.training
     assert network.controller.training
     learnt = {id(parameter) for parameter in learnt_parameters(network)}
-    assert learnt == {id(p) for name, p in network.named_parameters() if not name.startswith("backbone.")}
+    assert learnt == {
+        id(p) for name, p in network.named_parameters() if not name.startswith(("backbone.", "GAP.frozen."))
+    }
     with pytest.raises(ValueError, match="every parameter is frozen"):
         learnt_parameters(frozen_tiny(backbone_only=False))
 

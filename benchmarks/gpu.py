@@ -1,0 +1,321 @@
+"""`gpu`: Swin UNETR on a GPU in one call; prints "no GPU" and ends where there is none.
+
+1. Parameters and FLOPs of each backbone, the paper's efficiency figures.
+2. Training as the `paper` preset (batch 6, 96^3, bf16, 8 readers) from a lake of phantoms: time spent waiting.
+3. With those weights, which give smooth masks: one window by the reference form and by ours in several variants.
+4. A whole scan of 300^3, overlap 0.5: ours in bf16 against the reference form in fp32 (window batch 1, grouped
+   convolutions, whole-volume logits), with the DSC between both masks.
+`python -m benchmarks.gpu --small --device cpu` runs all of it on tiny volumes, to see that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.loader import LakeSource
+from benchmarks.reference import ReferenceModel
+from benchmarks.side_by_side import record
+from catalog.lake import Lake
+from datasets_registry.miniatures.phantom import make_anatomy, render
+from datasets_registry.taxonomy import all_classes
+from imaging.bits import get_channel
+from models.backbones import BACKBONES, build_backbone
+from models.checkpoint import load_model
+from models.infer import predict_bits
+from models.infer_windows import gaussian_weight, window_starts
+from models.plan import TrainCase
+from models.sampling import window_hu
+from models.settings import ModelSettings, TrainSettings, load_preset
+from models.train import train
+from models.universal import UniversalModel
+
+PEAK_TFLOPS = {"H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0}
+"""Dense bf16, from NVIDIA's data sheets."""
+OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is. short, long: steps of the two trainings whose difference is measured."""
+
+    device: str
+    backbone: str
+    patch: int
+    scan: int
+    cases: int
+    batch: int
+    windows: int
+    short: int
+    long: int
+    readers: int
+    spacing_mm: float
+
+    @property
+    def cuda(self) -> bool:
+        """Whether this is the real thing."""
+        return self.device == "cuda"
+
+
+FULL = Scale(
+    "cuda", "swinunetr", patch=96, scan=300, cases=6, batch=6, windows=9, short=20, long=140, readers=8, spacing_mm=1.5
+)
+SMALL = Scale(
+    "cpu", "unet", patch=16, scan=24, cases=2, batch=2, windows=2, short=1, long=2, readers=1, spacing_mm=16.0
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run every part; `arguments` as in the module's text."""
+    parser = argparse.ArgumentParser(prog="benchmarks.gpu")
+    parser.add_argument("--small", action="store_true", help="tiny volumes")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--compile", action="store_true", help="also torch.compile, which takes minutes to build")
+    chosen = parser.parse_args(arguments or [])
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        print("no GPU")
+        return
+    base = SMALL if chosen.small else FULL
+    scale = Scale(**{**vars(base), "device": chosen.device})
+    began = time.perf_counter()
+    if scale.cuda:
+        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, TF32 convolutions allowed: "
+              f"{torch.backends.cudnn.allow_tf32}, TF32 products: {torch.backends.cuda.matmul.allow_tf32}")  # fmt: skip
+    flops = _efficiency(scale)
+    with tempfile.TemporaryDirectory() as folder:
+        _learnt(scale, Path(folder), flops, chosen.compile)
+    print(f"all in {time.perf_counter() - began:.0f} s")
+
+
+def _efficiency(scale: Scale) -> float:
+    """Print parameters and FLOPs of the backbones; return FLOPs of a window of the scale's, with the head."""
+    found = 0.0
+    for name in BACKBONES:
+        try:
+            backbone = build_backbone(name).to("meta")
+            x = torch.empty(1, 1, *[scale.patch] * 3, device="meta")
+            alone = _flops(lambda: backbone(x))  # noqa: B023
+            model = UniversalModel(backbone, torch.zeros(32, 512)).to("meta")
+            whole = _flops(lambda: model(x))  # noqa: B023
+        except Exception as error:  # one that cannot be counted without numbers must not end the run
+            print(f"{name}: not counted ({type(error).__name__}: {error})")
+            continue
+        millions = sum(p.numel() for p in backbone.parameters()) / 1e6
+        print(f"{name:<14} {millions:7.2f} M parameters  {alone / 1e9:8.1f} GFLOPs a {scale.patch}^3 patch, "
+              f"{whole / 1e9:8.1f} with the head of 32 classes")  # fmt: skip
+        if name == scale.backbone:
+            found = whole
+    return found
+
+
+def _flops(run: Callable[[], Any]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def _learnt(scale: Scale, folder: Path, flops: float, compiled: bool) -> None:
+    checkpoint = _train(scale, folder)
+    model, metadata = load_model(checkpoint, scale.device)
+    reference = ReferenceModel(metadata.model.backbone).to(scale.device).eval()
+    reference.load_state_dict(model.state_dict())
+    _windows(scale, model, reference)
+    _scan(scale, model, metadata.model, reference, flops, "gpu scan")
+    if compiled:
+        model.backbone.compile()
+        _scan(scale, model, metadata.model, reference, flops, "gpu compiled")
+
+
+def _train(scale: Scale, folder: Path) -> Path:
+    """Train twice, print the data wait of the steps that the longer run has more, and return its checkpoint."""
+    source = _phantoms(scale, folder)
+    totals = []
+    for steps in (scale.short, scale.long):
+        preset = load_preset(
+            "paper",
+            model={"backbone": scale.backbone, "text_encoder": "hashing", "patch": [scale.patch] * 3},
+            train={
+                "steps": scale.long,
+                "batch": scale.batch,
+                "warmup": 10,
+                "save_every": 0,
+                "readers": scale.readers,
+                "zoom_datasets": ["bench"],
+                "device": scale.device,
+                "precision": "bf16-mixed" if scale.cuda else "32-true",
+            },
+        )
+        if scale.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        result, elapsed = _timed_train(source, preset.model, preset.train, folder / f"run{steps}", steps)
+        totals.append((elapsed, elapsed * result.data_wait_share))
+        gb = torch.cuda.max_memory_allocated() / 1e9 if scale.cuda else float("nan")
+        print(f"training: {steps} steps in {elapsed:.1f} s, of which {totals[-1][1]:.2f} s waiting; losses "
+              f"{result.final_losses}; {gb:.1f} GB", flush=True)  # fmt: skip
+    seconds, waited = (long - short for short, long in zip(*totals, strict=True))
+    each = seconds / (scale.long - scale.short)
+    print(
+        f"training: {each:.3f} s a step of {scale.batch} patches; data wait {100 * waited / seconds:.2f} % of the time"
+    )
+    return result.checkpoint
+
+
+def _timed_train(
+    source: LakeSource, model: ModelSettings, settings: TrainSettings, out: Path, steps: int
+) -> tuple[Any, float]:
+    result = train(source, model, settings, out, stop_after=steps)
+    return result, steps * settings.batch / result.patches_per_s
+
+
+def _phantoms(scale: Scale, folder: Path) -> LakeSource:
+    """Return a lake of patients that a network can learn, all classes annotated."""
+    lake = Lake(folder / "lake")
+    rows, cases = {}, []
+    for number in range(scale.cases):
+        scan, bits = render(make_anatomy(number), (scale.scan,) * 3, _affine(scale), seed=number)
+        foreground = {}
+        for channel in (info.channel for info in all_classes()):
+            voxels = np.argwhere(get_channel(bits, channel))
+            if len(voxels):
+                foreground[channel] = voxels[:: max(1, len(voxels) // 64)]
+        stored = lake.write_case("bench", str(number), f"{number:064d}", scan, {}, {"human": bits})
+        case_id = f"bench/{number}"
+        rows[case_id] = {"case_id": case_id, "path": stored.path, "manifest": stored.manifest.to_json()}
+        annotated = tuple(info.channel for info in all_classes())
+        cases.append(TrainCase(case_id, annotated, scan.shape, foreground, "bench"))
+    return LakeSource(lake, rows, cases)
+
+
+def _affine(scale: Scale) -> NDArray[np.float64]:
+    affine = np.diag([scale.spacing_mm] * 3 + [1.0])
+    affine[:3, 3] = -scale.scan * scale.spacing_mm / 2
+    return affine
+
+
+@torch.inference_mode()
+def _windows(scale: Scale, model: UniversalModel, reference: ReferenceModel) -> None:
+    """Print the time of one window in each form."""
+    x = torch.rand(scale.windows, 1, *[scale.patch] * 3, device=scale.device)
+    print(f"window: reference, fp32       {_milliseconds(lambda: reference(x[:1]), scale):8.2f} ms")
+    if scale.cuda:
+        torch.backends.cudnn.allow_tf32 = False
+        print(f"window: reference, no TF32    {_milliseconds(lambda: reference(x[:1]), scale):8.2f} ms")
+        torch.backends.cudnn.allow_tf32 = True
+    fastest: tuple[float, torch.memory_format] | None = None
+    for layout, count in itertools.product((torch.contiguous_format, torch.channels_last_3d), (1, scale.windows)):
+        _lay_out(model, layout)
+        with torch.autocast(scale.device, dtype=torch.bfloat16):
+            each = _milliseconds(lambda: model(x[:count]), scale) / count  # noqa: B023
+            body = _milliseconds(lambda: model.backbone(x[:count]), scale) / count  # noqa: B023
+        print(f"window: ours, bf16, {str(layout).removeprefix('torch.'):<18} batch {count}: {each:8.2f} ms, "
+              f"of which the backbone {body:8.2f}", flush=True)  # fmt: skip
+        fastest = min(fastest or (each, layout), (each, layout), key=lambda found: found[0])
+    if fastest is not None:
+        _lay_out(model, fastest[1])
+
+
+def _lay_out(model: UniversalModel, layout: torch.memory_format) -> None:
+    model.backbone.memory_format = layout  # type: ignore[misc]
+    model.backbone.to(memory_format=layout)  # type: ignore[call-overload]
+
+
+def _milliseconds(run: Callable[[], Any], scale: Scale) -> float:
+    times = []
+    for _ in range(6 if scale.cuda else 2):
+        times.append(_seconds(run, scale)[0])
+    return 1000 * statistics.median(times[len(times) // 2 :])
+
+
+def _seconds(run: Callable[[], Any], scale: Scale) -> tuple[float, Any]:
+    if scale.cuda:
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    result = run()
+    if scale.cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, result
+
+
+def _scan(
+    scale: Scale, model: UniversalModel, settings: ModelSettings, reference: ReferenceModel, flops: float, name: str
+) -> None:
+    """Print and record the time of a whole scan by both forms, memory, share of peak and agreement."""
+    image = render(make_anatomy(scale.cases), (scale.scan,) * 3, _affine(scale), seed=99)[0].array
+    precision = "bf16-mixed" if scale.cuda else "32-true"
+
+    def ours() -> NDArray[np.bool_]:
+        found = predict_bits(
+            model, settings, image, overlap=OVERLAP, batch=scale.windows, device=scale.device, precision=precision
+        )
+        return np.stack([get_channel(found.bits, channel) for channel in settings.channels])
+
+    theirs_s, theirs_gb, theirs = _measured(lambda: _reference_masks(reference, image, settings, scale), scale, 1)
+    ours_s, ours_gb, masks = _measured(ours, scale, 3)
+    windows = len(window_starts(scale.scan, scale.patch, OVERLAP)) ** 3
+    record(name, ours_s, theirs_s, "s")
+    record(f"{name} memory", ours_gb, theirs_gb, "GB")
+    achieved = windows * flops / ours_s / 1e12
+    peak = next((v for k, v in PEAK_TFLOPS.items() if scale.cuda and k in torch.cuda.get_device_name()), float("nan"))
+    print(f"{name}: {windows} windows, {achieved:.1f} TFLOP/s, {100 * achieved / peak:.1f} % of the card's bf16 peak")
+    both, sizes = (masks & theirs).sum((1, 2, 3)), masks.sum((1, 2, 3)) + theirs.sum((1, 2, 3))
+    dice = {settings.classes[i]: float(2 * both[i] / sizes[i]) for i in range(len(sizes)) if sizes[i]}
+    lowest = min(dice.items(), key=lambda found: found[1], default=None)
+    overall, mean = 2 * both.sum() / max(sizes.sum(), 1), np.mean(list(dice.values()) or [np.nan])
+    print(f"{name}: DSC between both masks {overall:.5f} over all {int(theirs.sum())} voxels")
+    print(f"{name}: {mean:.5f} is the mean DSC of {len(dice)} classes found, lowest {lowest}", flush=True)
+
+
+def _measured(run: Callable[[], Any], scale: Scale, repeats: int) -> tuple[float, float, Any]:
+    """Return the median seconds of `repeats` runs after one warm-up, the peak of GPU memory in GB and the result."""
+    run()
+    if scale.cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(repeats):
+        seconds, result = _seconds(run, scale)
+        times.append(seconds)
+    gb = torch.cuda.max_memory_allocated() / 1e9 if scale.cuda else float("nan")
+    return statistics.median(times), gb, result
+
+
+@torch.inference_mode()
+def _reference_masks(
+    reference: ReferenceModel, image: NDArray[Any], settings: ModelSettings, scale: Scale
+) -> NDArray[np.bool_]:
+    """Return masks (C, X, Y, Z): one window after another in fp32, logits of the whole scan kept, then thresholded.
+
+    The windows lie where ours do. MONAI's sliding window does the same sums, and more copies.
+    """
+    values = window_hu(np.ascontiguousarray(image), settings.hu_window).to(scale.device)
+    weight = gaussian_weight(settings.patch).to(scale.device)
+    total = torch.zeros(len(settings.classes), *image.shape, device=scale.device)
+    count = torch.zeros(image.shape, device=scale.device)
+    starts = [window_starts(n, p, OVERLAP) for n, p in zip(image.shape, settings.patch, strict=True)]
+    for corner in itertools.product(*starts):
+        box = tuple(slice(s, s + p) for s, p in zip(corner, settings.patch, strict=True))
+        logits: Tensor = reference(values[box][None, None])[0]
+        total[(slice(None), *box)] += logits * weight
+        count[box] += weight
+    total /= count
+    masks: NDArray[np.bool_] = (total.sigmoid() > 0.5).cpu().numpy()
+    return masks
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
