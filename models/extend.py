@@ -18,7 +18,7 @@ from pathlib import Path
 from datasets_registry.taxonomy import named_class
 from models.checkpoint import Extension, ModelMetadata
 from models.settings import ModelSettings
-from models.text import TextEmbeddings, embed_classes, text_encoder
+from models.text import TextEmbeddings, embed_classes, same_encoder, text_encoder
 from models.universal import UniversalModel, build_model
 
 HEAD = ("precls_conv", "GAP", "controller", "text_to_vision")
@@ -108,7 +108,7 @@ def transferred(
     if metadata.model.backbone != wanted.backbone:
         raise ValueError(f"the model's backbone is {metadata.model.backbone}, these settings ask for {wanted.backbone}")
     made = build_model(wanted, embeddings)
-    same_text = (embeddings.encoder, embeddings.prompt) == (metadata.encoder, metadata.prompt)
+    same_text = same_encoder(embeddings.encoder, metadata.encoder) and embeddings.prompt == metadata.prompt
     for part in ("backbone", *(HEAD if same_text else ())):
         made.get_submodule(part).load_state_dict(model.get_submodule(part).state_dict())
     return made, replace(
@@ -124,7 +124,7 @@ def transferred(
 
 def _own_embeddings(metadata: ModelMetadata, names: tuple[str, ...], cache_dir: Path | None) -> TextEmbeddings:
     made = embed_classes(text_encoder(metadata.model.text_encoder), metadata.prompt, names, cache_dir)
-    if made.encoder != metadata.encoder:
+    if not same_encoder(made.encoder, metadata.encoder):
         raise ValueError(
             f"text encoder: {metadata.model.text_encoder} is {made.encoder} here, but the model's rows are of "
             f"{metadata.encoder}; give that encoder's weights, or name another encoder for the new classes"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
+from datasets_registry.nearest import nearest_names
 from datasets_registry.taxonomy import class_info, class_names, places_of
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -189,7 +189,7 @@ def _checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        near = {name: get_close_matches(name, known, n=1) for name in unknown}
+        near = {name: nearest_names(name, known, 1) for name in unknown}
         meant = [f"{name} (did you mean {found[0]}?)" if found else name for name, found in near.items()]
         raise KeyError(f"{where}: unknown key {', '.join(meant)}; known keys: {', '.join(known)}")
     return {key: tuple(value) if key in _TUPLES else value for key, value in values.items()}
