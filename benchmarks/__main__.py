@@ -5,7 +5,21 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("nsd", "head", "patch", "loader", "harmonise", "catalog", "verify", "dask_workers", "overhead", "twins")
+BENCHMARKS = (
+    "nsd",
+    "head",
+    "window",
+    "train_step",
+    "gpu",
+    "patch",
+    "loader",
+    "harmonise",
+    "catalog",
+    "verify",
+    "dask_workers",
+    "overhead",
+    "twins",
+)
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
