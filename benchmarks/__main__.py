@@ -11,6 +11,7 @@ BENCHMARKS = (
     "window",
     "train_step",
     "gpu",
+    "scan",
     "patch",
     "loader",
     "harmonise",

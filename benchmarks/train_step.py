@@ -13,6 +13,7 @@ import torch
 from benchmarks.child import peak_gb, report, used_gb
 from benchmarks.reference import CLASSES, ReferenceModel
 from benchmarks.side_by_side import record, run_in_turn
+from datasets_registry.taxonomy import class_names
 from models.backbones import build_backbone
 from models.loss import masked_loss
 from models.universal import UniversalModel
@@ -32,7 +33,7 @@ def _step(form: str) -> Callable[[], None]:
     """Return one optimiser step of `ours` or of the `reference`."""
     draw = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    ours = UniversalModel(build_backbone("unet"), torch.randn(CLASSES, 512))
+    ours = UniversalModel(build_backbone("unet"), torch.randn(CLASSES, 512), class_names())
     model = ours if form == "ours" else ReferenceModel("unet")
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks.child import peak_gb, report, used_gb
 from benchmarks.reference import CLASSES, ReferenceModel
 from benchmarks.side_by_side import record, run_in_turn
+from datasets_registry.taxonomy import class_names
 from models.backbones import build_backbone
 from models.universal import UniversalModel
 
@@ -44,7 +45,7 @@ def _model(backbone: str, form: str) -> nn.Module:
     torch.manual_seed(0)
     if form == "reference":
         return ReferenceModel(backbone).eval()
-    return UniversalModel(build_backbone(backbone), torch.randn(CLASSES, 512)).eval()
+    return UniversalModel(build_backbone(backbone), torch.randn(CLASSES, 512), class_names()).eval()
 
 
 def _window() -> Tensor:

@@ -17,7 +17,9 @@ from catalog.errors import LakeDamage, LakeUnreachable
 from catalog.files import Files
 from catalog.location import Location
 from catalog.manifest import METADATA_NAME, Manifest, find_damage
-from catalog.shard import Shard
+from catalog.objects import ObjectFiles
+from catalog.shard import Chunks, Shard
+from catalog.shard_object import ObjectShard
 from imaging.volume import Affine
 
 Index = tuple[int, int, int]
@@ -58,7 +60,7 @@ def clip_box(start: Index, size: Index, shape: Index) -> tuple[Box, Box]:
 class StoredArray:
     """One opened array of a case: (X, Y, Z) HU or (W, X, Y, Z) bits, its shape and affine.
 
-    shard: its file, kept open, where the array lies in a local folder in the lake's own layout; others go through zarr.
+    shard: its file or object, where the array is in the lake's own layout; others go through zarr.
     May be kept for long and used from several threads.
     """
 
@@ -70,7 +72,7 @@ class StoredArray:
     array: zarr.Array[Any]
     affine: Affine
     process: int
-    shard: Shard | None
+    shard: Chunks | None
 
     @property
     def shape(self) -> Index:
@@ -148,15 +150,19 @@ def open_stored(
         affine = _affine_of(group["attributes"], array.ndim - 3)
         shard = "/".join(["c", *["0"] * array.ndim])
         file, entry = f"{path}/{shard}", manifest.files.get(f"{array_path}/{shard}")
-        direct = Shard.of(lake.folder / path, case_id, file, array, entry) if entry and lake.is_local else None
+        direct: Chunks | None = None
+        if entry is not None and lake.is_local:
+            direct = Shard.of(lake.folder / path, case_id, file, array, entry)
+        if entry is not None and direct is None:
+            found = files.noted_sha256(file) or files.sha256(file)
+            if found != entry.sha256:
+                raise LakeDamage(case_id, file, f"SHA-256 {found}", f"SHA-256 {entry.sha256}")
+        if entry is not None and isinstance(files, ObjectFiles):
+            direct = ObjectShard.of(files, case_id, file, array, entry)
     except (LakeUnreachable, LakeDamage):
         raise
     except UNREADABLE as error:
         raise LakeDamage(case_id, path, f"unreadable ({error})", "a Zarr array") from error
-    if direct is None and entry is not None:
-        found = files.noted_sha256(file) or files.sha256(file)
-        if found != entry.sha256:
-            raise LakeDamage(case_id, file, f"SHA-256 {found}", f"SHA-256 {entry.sha256}")
     return StoredArray(case_id, file, files, lake, path, array, affine, os.getpid(), direct)
 
 

@@ -7,9 +7,8 @@ place, the list of a case's labels and the notes, is written on condition that n
 from __future__ import annotations
 
 import os
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -22,6 +21,7 @@ from catalog.errors import LakeUnreachable
 from catalog.files import Found, Render, sha256_of
 from catalog.location import Location
 from catalog.manifest import METADATA_NAME, Manifest
+from catalog.staging import staging_folder
 
 UPLOADS = 8
 """Objects of one case put at a time."""
@@ -59,6 +59,13 @@ class ObjectFiles:
             raise FileNotFoundError(f"{self.location.url}/{what}: no such object") from None
         except BaseError as error:
             raise LakeUnreachable(f"{self.location.url}/{what}", reason_of(error)) from None
+
+    def ranges(self, name: str, parts: Sequence[Sequence[int]]) -> Sequence[bytes]:
+        """Return parts of an object, each by its offset and length; parts near one another come by one request."""
+        offsets, lengths = ([part[at] for part in parts] for at in (0, 1))
+        with self._asking(name) as store:
+            found = store.get_ranges(name, starts=offsets, lengths=lengths)
+        return [bytes(part) for part in found]
 
     def list(self, below: str) -> dict[str, Found]:
         """See `Files`."""
@@ -125,11 +132,9 @@ class ObjectFiles:
         """See `Files`."""
         return nullcontext()
 
-    @contextmanager
-    def staged(self, final: str, name: str) -> Iterator[Path]:  # noqa: ARG002  (nothing lies beside an object)
+    def staged(self, final: str, name: str) -> AbstractContextManager[Path]:  # noqa: ARG002  (nothing lies beside)
         """See `Files`: in the folder for temporary files (`TMPDIR`)."""
-        with tempfile.TemporaryDirectory(prefix="ctfactory-") as folder:
-            yield Path(folder)
+        return staging_folder()
 
     def publish(self, partial: Path, final: str, manifest: Manifest, prefix: str = "") -> None:
         """See `Files`. The group's own metadata comes last: who sees it finds the rest."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from catalog.current import BULKY
 from catalog.plain import plain_rows
 from catalog.schema import LABELS
 from catalog.tables import Tables
+from datasets_registry.nearest import nearest_names
 from datasets_registry.taxonomy import class_names
 
 NEAREST = 5
@@ -140,6 +140,6 @@ def _unknown(tables: Tables, case_id: str, seen: Mapping[str, int]) -> KeyError:
     ids = cases["case_id"].tolist()
     asked = case_id.lower()
     near = [name for name in ids if asked in (name.lower(), name.lower().partition("/")[2])]
-    near += [name for name in difflib.get_close_matches(case_id, ids, NEAREST, 0.4) if name not in near]
+    near += [name for name in nearest_names(case_id, ids, NEAREST) if name not in near]
     found = f"nearest: {', '.join(near[:NEAREST])}" if near else f"none of {len(ids)} cases is called alike"
     return KeyError(f"unknown case {case_id!r}; {found}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from datasets_registry.nearest import nearest_text
 
 CARDS = Path(__file__).with_name("cards")
 VARIABLE = "CTFACTORY_CARDS"
@@ -50,9 +51,8 @@ def find_card_file(card_id: str, folder: Path | None = None) -> Path:
     """Return the file of a card; a KeyError lists the nearest ids."""
     files = list_card_files(folder)
     if card_id not in files:
-        near = difflib.get_close_matches(card_id, files, n=3, cutoff=0.3)
         own = f"; {VARIABLE} names folders of your own" if folder is None else ""
-        raise KeyError(f"no card {card_id!r}; nearest: {', '.join(near) or 'none'}; cards are cards/<id>.yaml{own}")
+        raise KeyError(f"no card {card_id!r}; {nearest_text(card_id, files)}; cards are cards/<id>.yaml{own}")
     return files[card_id]
 
 

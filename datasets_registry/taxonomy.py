@@ -1,8 +1,9 @@
-"""The class table: what the 32 classes are, in the order of the published model. It exists once, in `taxonomy.yaml`."""
+"""The class table: the 32 classes of the published model in its order (`taxonomy.yaml`), then those of one's own."""
 
 from __future__ import annotations
 
-import difflib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any, Literal
 
 import yaml
 
-Kind = Literal["organ", "vessel", "tumour", "cyst"]
+from datasets_registry.nearest import nearest_text
+from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE, Kind, read_own_rows
+
 LESIONS: tuple[Kind, ...] = ("tumour", "cyst")
 
 
@@ -18,7 +21,7 @@ LESIONS: tuple[Kind, ...] = ("tumour", "cyst")
 class ClassInfo:
     """One class of the taxonomy.
 
-    index: 1-based number of the published model; `channel` = index - 1 is the class's bit and logit.
+    index: counted from 1, to 32 the numbers of the published model; `channel` = index - 1 is the class's bit.
     parents: names of the classes it lies inside (any one of them). mirror: the partner on the other side.
     components: connected parts expected, None for any number. volume_ml, hu_mean: plausible adult ranges of
     volume and of mean HU.
@@ -47,39 +50,76 @@ class ClassInfo:
         return self.kind in LESIONS
 
 
-@cache
 def all_classes() -> tuple[ClassInfo, ...]:
-    """Return every class in index order."""
+    """Return every class in index order: the published ones, then those of one's own that CTFACTORY_TAXONOMY adds.
+
+    Raises FileNotFoundError for a table that is not there, ValueError for one that does not go on from the others.
+    """
+    return tuple(_table(os.environ.get(TAXONOMY_VARIABLE, "")).values())
+
+
+@cache
+def _table(own: str) -> dict[str, ClassInfo]:
+    """Return name -> class of the package's table and of the file `own`, if it names one."""
     rows: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("taxonomy.yaml").read_text())["classes"]
+    if own.strip():
+        rows = rows + read_own_rows(Path(own).expanduser(), rows)
     classes = tuple(ClassInfo(**_with_tuples(row)) for row in rows)
     if [info.index for info in classes] != list(range(1, len(classes) + 1)):
         raise ValueError(f"taxonomy.yaml: indices {[info.index for info in classes]} do not count up from 1")
-    return classes
+    return {info.name: info for info in classes}
 
 
 def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
-@cache
-def _by_name() -> dict[str, ClassInfo]:
-    return {info.name: info for info in all_classes()}
-
-
 def class_names() -> tuple[str, ...]:
     """Return the class names in channel order."""
-    return tuple(_by_name())
+    return tuple(info.name for info in all_classes())
 
 
 def class_info(name: str) -> ClassInfo:
     """Return the class called `name`; a KeyError lists the nearest names."""
     try:
-        return _by_name()[name]
+        return _table(os.environ.get(TAXONOMY_VARIABLE, ""))[name]
     except KeyError:
-        near = difflib.get_close_matches(name, class_names(), n=3, cutoff=0.3)
-        raise KeyError(f"unknown class {name!r}; nearest: {', '.join(near) or 'none'}") from None
+        raise KeyError(f"unknown class {name!r}; {nearest_text(name, class_names())}") from None
 
 
 def channels(names: tuple[str, ...] | list[str]) -> list[int]:
     """Return the channel of each name, in the order given."""
     return [class_info(name).channel for name in names]
+
+
+def _spelling(text: str) -> str:
+    return "_".join(text.lower().replace("_", " ").split())
+
+
+def named_class(text: str) -> ClassInfo:
+    """Return the class of that name or title, in any case: `liver_tumor`, `Liver tumor`, `inferior vena cava`.
+
+    Raises KeyError listing the nearest names.
+    """
+    wanted = _spelling(text)
+    found = next((one for one in all_classes() if wanted in (one.name, _spelling(one.title))), None)
+    if found is not None:
+        return found
+    try:
+        return class_info(text)
+    except KeyError as error:
+        raise KeyError(f"{error.args[0]}; {TAXONOMY_VARIABLE} may name a file with classes of your own") from None
+
+
+def places_of(asked: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return where in `names` each class asked for stands, by name or title; a KeyError lists the nearest of `names`.
+
+    names: those of a model, which may know fewer classes than the taxonomy, or others.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    titles = {_spelling(info.title): info.name for info in all_classes()}
+    known = [text if text in place else titles.get(_spelling(text), _spelling(text)) for text in asked]
+    for text, name in zip(asked, known, strict=True):
+        if name not in place:
+            raise KeyError(f"this model has no class {text!r}; {nearest_text(name, names)}; it has {', '.join(names)}")
+    return [place[name] for name in known]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_predict, cli_splits
+from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_models, cli_predict, cli_splits, cli_train
 from flows.cli_context import flow_context
 from flows.cli_options import (
     EXIT_CASES_REFUSED,
@@ -41,10 +41,13 @@ app = typer.Typer(
 app.command()(cli_inspect.status)
 app.command()(cli_inspect.settings)
 app.command()(cli_fetch.fetch)
+app.command()(cli_train.train)
+app.command("cross-validate")(cli_train.cross_validate)
 app.command()(cli_predict.predict)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
+app.add_typer(cli_models.models_app, name="models")
 app.add_typer(cli_splits.splits_app, name="splits")
 
 
@@ -163,26 +166,6 @@ def _ingest_miniature(
         raise typer.Exit(EXIT_CASES_REFUSED)
 
 
-@app.command()
-def train(
-    config: PresetName = "paper",
-    dataset: Datasets = None,
-    split: Split = "default",
-    fold: Fold = None,
-    cases: CaseList = None,
-    drop_leaking: DropLeaking = False,
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train the universal model on the lake without its test fold; the new version becomes `challenger`."""
-    from flows.train import train as train_flow
-
-    settings, choice = settings_for(workspace), split_choice(split, fold, cases, drop_leaking)
-    with flow_context(settings, as_json=as_json):
-        outcome = train_flow(config, settings, dataset or None, choice)
-    _print_training(outcome, as_json=as_json)
-
-
 @app.command("fine-tune")
 def fine_tune(
     model: Model,
@@ -191,6 +174,19 @@ def fine_tune(
     classes: Annotated[
         str | None, typer.Option(help="Compute the loss on these classes only, separated by commas.")
     ] = None,
+    add_classes: Annotated[
+        str | None,
+        typer.Option(
+            help='Give the model these classes too ("left renal vein,right renal vein"): a new head, the rest frozen.'
+        ),
+    ] = None,
+    transfer_to: Annotated[
+        str | None, typer.Option(help="Keep the backbone, for these classes in place of the model's own.")
+    ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(help="Embeds the classes of the two options above; default the model's own encoder."),
+    ] = None,
     split: Split = "default",
     fold: Fold = None,
     cases: CaseList = None,
@@ -198,13 +194,26 @@ def fine_tune(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on training from a registered version; it keeps all its classes and becomes a new version."""
+    """Go on training from a registered version: all of it, or a head for more classes; it becomes a new version.
+
+    The network stays as the version has it; of --config only the training settings count.
+    """
     from flows.train import fine_tune as fine_tune_flow
 
     settings, choice = settings_for(workspace), split_choice(split, fold, cases, drop_leaking)
     with flow_context(settings, as_json=as_json):
-        outcome = fine_tune_flow(model, config, settings, dataset or None, _names(classes), choice)
-    _print_training(outcome, as_json=as_json)
+        outcome = fine_tune_flow(
+            model,
+            config,
+            settings,
+            dataset or None,
+            _names(classes),
+            choice,
+            add_classes=_names(add_classes),
+            transfer_to=_names(transfer_to),
+            text_encoder=text_encoder,
+        )
+    cli_train.print_training(outcome, as_json=as_json)
 
 
 @app.command()
@@ -326,21 +335,6 @@ def serve(workspace: Workspace = None) -> None:
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else split_names(text)
-
-
-def _print_training(outcome: object, *, as_json: bool) -> None:
-    from flows.console import console, print_json
-    from tasks.train import TrainOutcome
-
-    if not isinstance(outcome, TrainOutcome):
-        raise TypeError(f"a training returned {type(outcome).__name__}, expected TrainOutcome")
-    if as_json:
-        print_json({**vars(outcome), "model": outcome.model.uri})
-        return
-    console.print(
-        f"{outcome.model.uri} is the challenger: {outcome.steps} steps on {outcome.cases} cases, final loss "
-        f"{outcome.final_loss:.3f}, {outcome.patches_per_second:.1f} patches/s, MLflow run {outcome.run_id}"
-    )
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 @contextmanager
 def flow_context(settings: Settings, *, as_json: bool) -> Iterator[None]:
     """A Prefect API to report to, and progress bars unless the output is for a script."""
-    from flows.console import errors, progress_bars  # late, as in every command
+    from flows.console import errors, notices, progress_bars  # late, as in every command
     from flows.local_server import prefect_api
 
     if not as_json and not os.environ.get("PREFECT_API_URL"):
         errors.print("starting a local Prefect server …", style="dim")
-    with prefect_api(settings), progress_bars(enabled=not as_json):
+    with prefect_api(settings), progress_bars(enabled=not as_json), notices():
         yield

@@ -17,7 +17,9 @@ def predict(
     scan: Annotated[str, typer.Argument(help="A .nii.gz or .nrrd file, a folder with one DICOM series, or a case id.")],
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A registered model, or a .safetensors file; given several times, an ensemble."),
+        typer.Option(
+            help="A registered model (default champion) or a .safetensors file; given several times, an ensemble."
+        ),
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, separated by commas; default all the model was trained on.")
@@ -42,7 +44,7 @@ def predict(
     What the prediction will take is told after its first windows. A scan of another spacing than the model's is
     resampled, and its masks back.
     """
-    from flows.console import console, errors, print_json, print_table, progress_bars
+    from flows.console import console, errors, notices, print_json, print_table, progress_bars
     from tasks.predict import PredictRequest, predict_scan
     from tasks.prediction import tell_progress
     from tasks.settings import with_values
@@ -50,7 +52,7 @@ def predict(
     settings = with_values(settings_for(workspace), device=device, predict_precision=precision)
     request = PredictRequest(
         scan,
-        tuple(model or ["models:/universal@champion"]),
+        tuple(model or ["champion"]),
         None if classes is None else tuple(split_names(classes)),
         tuple(prompt or ()),
         encoder,
@@ -65,10 +67,8 @@ def predict(
         if not as_json:
             tell_progress(progress)
 
-    with progress_bars(enabled=not as_json):
+    with progress_bars(enabled=not as_json), notices():
         outcome = predict_scan(request, settings, report)
-    for remark in outcome.remarks:
-        errors.print(remark, style="yellow", highlight=False, soft_wrap=True)
     if as_json:
         print_json({**vars(outcome), "found": [vars(item) for item in outcome.found]})
         return

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 
+from tasks.notices import told
 from tasks.progress import listening
 
 console = Console()
@@ -53,6 +54,13 @@ def progress_bars(*, enabled: bool = True) -> Iterator[None]:
 
         with listening(show):
             yield
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """Print what steps tell a person, such as a licence, on standard error, with JSON on standard output too."""
+    with told(lambda text: errors.print(text, style="yellow", soft_wrap=True, highlight=False)):
+        yield
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -39,11 +39,13 @@ def evaluate(
     settings: Settings | None = None,
     cohorts: Sequence[str] | None = None,
     choice: SplitChoice | None = None,
+    parent_run_id: str | None = None,
 ) -> EvaluateReport:
     """Score `model` on the test fold of each training set, on what `choice` holds out, or on the `cohorts` named.
 
     Afterwards there is an MLflow run with DSC and NSD per class and data set, patient-level sensitivity and
     specificity, a picture and a table; the version names that run, and promotion reads it. A second run measures again.
+    parent_run_id: MLflow run that it is a part of.
     """
     settings, choice = settings or Settings(), choice or SplitChoice()
     version = model_version(model, settings)
@@ -56,7 +58,13 @@ def evaluate(
         folder = settings.workspace.absolute() / "evaluations" / f"v{version.version}"
         overlays = draw_evaluation_task(cases, checkpoint, settings, folder)
         evaluation = log_evaluation_task(
-            scores, version, settings, overlays, choice=choice, flow_run_id=record.flow_run_id
+            scores,
+            version,
+            settings,
+            overlays,
+            choice=choice,
+            flow_run_id=record.flow_run_id,
+            parent_run_id=parent_run_id,
         )
         record.mlflow_run_id = evaluation.run_id
         record.model_version = str(version.version)

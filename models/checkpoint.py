@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,36 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from datasets_registry.taxonomy import all_classes, class_info
+from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE
 from models.backbones import build_backbone
 from models.settings import ModelSettings, as_mapping, model_settings
 from models.text import array_digest
 from models.universal import UniversalModel
 
-FORMAT = "ct-label-factory-model-1"
+FORMAT = "ct-label-factory-model-2"
+READABLE = ("ct-label-factory-model-1", FORMAT)
+"""Formats that this version reads; the first had no extensions and nothing frozen."""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """Classes that were added to a trained model: their names, and where their text rows come from."""
+
+    classes: tuple[str, ...]
+    encoder: str
+    prompt: str
+    embeddings_digest: str
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
     """What a checkpoint says about itself, beside the weights.
 
-    encoder, prompt, embeddings_digest: where the rows of `organ_embedding` come from. step: optimiser steps done.
-    train: the training settings. table_versions: versions of the tables the data was read from. extra: strings.
+    model: its classes are those of the model's own head, then those of each extension. encoder, prompt,
+    embeddings_digest: where the rows of `organ_embedding` come from. step: optimiser steps done. train: the training
+    settings. table_versions: versions of the tables the data was read from. extra: strings. extensions: what was added
+    later. frozen: the parts of the network that the last training left alone.
     """
 
     model: ModelSettings
@@ -39,6 +55,13 @@ class ModelMetadata:
     train: Mapping[str, Any] = field(default_factory=dict)
     table_versions: Mapping[str, int] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
+    extensions: tuple[Extension, ...] = ()
+    frozen: tuple[str, ...] = ()
+
+    @property
+    def own_classes(self) -> tuple[str, ...]:
+        """The classes of the model's own head, which are not those of an extension."""
+        return self.model.classes[: len(self.model.classes) - sum(len(one.classes) for one in self.extensions)]
 
     def at(self, step: int) -> ModelMetadata:
         """Return the metadata of the same run after `step` steps."""
@@ -46,7 +69,13 @@ class ModelMetadata:
 
     def as_json(self) -> str:
         """Return the metadata as one line of JSON."""
-        values = {**self.__dict__, "model": as_mapping(self.model), "format": FORMAT}
+        values = {
+            **self.__dict__,
+            "model": as_mapping(self.model),
+            "extensions": [vars(one) for one in self.extensions],
+            "indices": [class_info(name).index for name in self.model.classes],
+            "format": FORMAT,
+        }
         return json.dumps({key: dict(v) if isinstance(v, Mapping) else v for key, v in values.items()}, sort_keys=True)
 
 
@@ -74,11 +103,23 @@ def save_checkpoint(
     return path
 
 
+def members(path: Path) -> list[Path]:
+    """Return the files of a checkpoint: itself, or those of a folder of models that predict together, by name.
+
+    Raises FileNotFoundError for a folder without any.
+    """
+    found = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not found:
+        raise FileNotFoundError(f"{path}: no .safetensors file in it, expected the models of an ensemble")
+    return found
+
+
 def read_metadata(path: Path) -> ModelMetadata:
-    """Return a checkpoint's metadata without reading its weights.
+    """Return a checkpoint's metadata without reading its weights; of an ensemble's folder, that of its first member.
 
     Raises FileNotFoundError, or ValueError for a pickle (which may hold code), a torn file or a foreign one.
     """
+    path = members(path)[0]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; give the .safetensors file that training wrote")
     with path.open("rb") as stream:
@@ -94,10 +135,41 @@ def read_metadata(path: Path) -> ModelMetadata:
         raise ValueError(f"{path}: not a whole safetensors file ({error}); copy or download it again") from error
     if text is None:
         raise ValueError(f"{path}: safetensors without our metadata; expected a model that training or import wrote")
-    values = json.loads(text)
-    if values.pop("format") != FORMAT:
-        raise ValueError(f"{path}: format {json.loads(text)['format']!r}, expected {FORMAT!r}; use a matching version")
-    return ModelMetadata(**{**values, "model": model_settings(values["model"], str(path))})
+    return _metadata(path, json.loads(text))
+
+
+def _metadata(path: Path, values: dict[str, Any]) -> ModelMetadata:
+    """Return what the header says; ValueError where its classes are not those of the class table here."""
+    if (found := values.pop("format")) not in READABLE:
+        raise ValueError(f"{path}: format {found!r}, expected one of {', '.join(READABLE)}; use a matching version")
+    names = values["model"]["classes"]
+    _require_same_table(path, names, values.pop("indices", None))
+    extensions = tuple(Extension(**{**one, "classes": tuple(one["classes"])}) for one in values.pop("extensions", ()))
+    added = [name for one in extensions for name in one.classes]
+    if added and (len(added) >= len(names) or names[-len(added) :] != added):
+        raise ValueError(
+            f"{path}: its {len(names)} classes end with {', '.join(names[-len(added) :])}, but its extensions are of "
+            f"{', '.join(added)}; do not use it"
+        )
+    frozen = tuple(values.pop("frozen", ()))
+    settings = model_settings(values.pop("model"), str(path))
+    return ModelMetadata(model=settings, extensions=extensions, frozen=frozen, **values)
+
+
+def _require_same_table(path: Path, names: Sequence[str], indices: Sequence[int] | None) -> None:
+    """Raise ValueError unless the class table here has these classes, under the indices they were trained by."""
+    table = {info.name: info.index for info in all_classes()}
+    if unknown := [name for name in names if name not in table]:
+        raise ValueError(
+            f"{path}: its classes {', '.join(unknown)} are not among the {len(table)} of the class table here; name "
+            f"the table that declares them in {TAXONOMY_VARIABLE}"
+        )
+    moved = [(name, index) for name, index in zip(names, indices or (), strict=False) if table[name] != index]
+    if moved:
+        told = ", ".join(f"{name} is class {table[name]}, the model was trained with {index}" for name, index in moved)
+        raise ValueError(
+            f"{path}: another class table ({told}); masks would be mixed up, use the table of its training"
+        )
 
 
 def load_model(path: Path | str, device: str = "cpu") -> tuple[UniversalModel, ModelMetadata]:
@@ -106,18 +178,32 @@ def load_model(path: Path | str, device: str = "cpu") -> tuple[UniversalModel, M
     Raises ValueError listing missing, unexpected or misshapen weights, or when the embeddings are not those recorded.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: an ensemble of {len(members(path))} models, expected one; give one of its members")
     metadata = read_metadata(path)
     with safe_open(path, framework="pt") as opened:
         stored = _tensors(opened, "model.")
-    embeddings = stored.get("organ_embedding")
-    if embeddings is None or len(embeddings) != len(metadata.model.classes):
-        found = "no" if embeddings is None else str(len(embeddings))
-        raise ValueError(f"{path}: {found} class embeddings for {len(metadata.model.classes)} classes; do not use it")
-    if array_digest(embeddings.numpy()) != metadata.embeddings_digest:
-        raise ValueError(f"{path}: class embeddings differ from the recorded {metadata.embeddings_digest[:12]}")
-    model = UniversalModel(build_backbone(metadata.model.backbone), embeddings)
+    own = _rows(path, stored, "organ_embedding", metadata.own_classes, metadata.embeddings_digest)
+    model = UniversalModel(build_backbone(metadata.model.backbone), own, metadata.own_classes)
+    for number, one in enumerate(metadata.extensions):
+        key = f"extensions.{number}.organ_embedding"
+        model.add_extension(_rows(path, stored, key, one.classes, one.embeddings_digest), one.classes)
     load_weights(model, stored, str(path))
     return model.to(device).eval(), metadata
+
+
+def _rows(path: Path, stored: Mapping[str, Tensor], key: str, classes: Sequence[str], digest: str) -> Tensor:
+    """Return the text rows stored under `key`; ValueError unless there is one a class and they are those recorded."""
+    rows = stored.get(key)
+    if rows is None or len(rows) != len(classes):
+        found = "no" if rows is None else str(len(rows))
+        raise ValueError(
+            f"{path}: {key} holds {found} class embeddings for {len(classes)} classes ({', '.join(classes)}); do not "
+            "use it"
+        )
+    if array_digest(rows.numpy()) != digest:
+        raise ValueError(f"{path}: {key}: class embeddings differ from the recorded {digest[:12]}; do not use it")
+    return rows
 
 
 def load_weights(model: UniversalModel, stored: Mapping[str, Tensor], where: str) -> None:

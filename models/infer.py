@@ -137,18 +137,16 @@ class Predictor:
     ) -> Scores:
         """Give the class bits of each slab to `sink` as soon as it is finished, in order, and return the scores.
 
-        classes: names wanted (all for None); only these are computed. free_text: what else to look for.
+        classes: names or titles wanted (all for None); only these are computed. free_text: what else to look for.
         report: told how far the prediction is, first after the first windows, with an estimate of time and memory.
         say: told what is done when memory runs out; else it is logged as a warning. Memory does not grow with the
         length of the scan. Raises KeyError for a class the model does not have.
         """
-        names = self.settings.classes if classes is None else tuple(classes)
+        names = self.settings.select(classes)
         texts = () if free_text is None else free_text.titles
         channels = {name: class_info(name).channel for name in names}
         channels |= {text: len(class_names()) + number for number, text in enumerate(texts)}
-        query = Query(
-            tuple(self.settings.select(list(names))), None if free_text is None else torch.as_tensor(free_text.rows)
-        )
+        query = Query(names, None if free_text is None else torch.as_tensor(free_text.rows))
         words = words_for(len(class_names()) + len(texts))
         remarks: list[str] = []
 

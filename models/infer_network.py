@@ -23,9 +23,9 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What is asked of a network: its output channels, and rows (R, 512) of text embeddings of anything else."""
+    """What is asked of a network: classes by name, and rows (R, 512) of text embeddings of anything else."""
 
-    classes: tuple[int, ...]
+    classes: tuple[str, ...]
     rows: Tensor | None = None
 
     def __len__(self) -> int:

@@ -14,13 +14,19 @@ SMOOTH = 1.0
 OUTSIDE = -1e4
 """The logit given to padding: its probability and its cross-entropy are exactly 0."""
 
+TINY = 1e-12
+"""A sum of class weights below this counts as none."""
+
 
 @dataclass(frozen=True)
 class LossParts:
-    """The loss by part. pairs: (P, 2) sample and class of each annotated pair; pair_loss: (P,), detached."""
+    """The loss by part, detached, on the device of the loss: reading them is what waits for it.
 
-    bce: float
-    dice: float
+    bce, dice: scalars. pairs: (P, 2), sample and class of each annotated pair. pair_loss: (P,).
+    """
+
+    bce: Tensor
+    dice: Tensor
     pairs: Tensor
     pair_loss: Tensor
 
@@ -40,7 +46,8 @@ def masked_loss(
 
     logits: (B, C, X, Y, Z). target: the same shape, 0/1 or bool. annotated: (B, C) bool; False: nobody looked, the pair
     gets exactly zero gradient, whatever its target holds. True with an empty target: a negative. valid: (B, 1, X, Y, Z)
-    bool, False in padding, which counts nowhere; None: everything is valid. class_weights: (C,), relative.
+    bool, False in padding, which counts nowhere; None: everything is valid.
+    class_weights: (C,), 0 or more, relative to each other.
     balance: 0 is the published BCE, where each voxel weighs the same; 1 lets the voxels of a class weigh as much as all
     others of its patch together. A small organ then has a gradient before Dice notices it.
     No annotated pair: a zero loss that still has a (zero) gradient. Raises ValueError on shapes that disagree.
@@ -52,18 +59,16 @@ def masked_loss(
         )
     pairs = annotated.nonzero()  # (P, 2)
     if len(pairs) == 0:
-        return logits[..., :0].sum(), LossParts(0.0, 0.0, pairs, logits.new_zeros(0))
+        return logits[..., :0].sum(), LossParts(logits.new_zeros(()), logits.new_zeros(()), pairs, logits.new_zeros(0))
     chosen = logits[pairs[:, 0], pairs[:, 1]].flatten(1).float()  # (P, V)
     truth = target[pairs[:, 0], pairs[:, 1]].flatten(1).to(chosen.dtype)  # (P, V)
     inside = None if valid is None or bool(valid.all()) else valid[:, 0].flatten(1)[pairs[:, 0]]  # (P, V)
     bce, dice = _pair_losses(chosen, truth, inside, balance)  # (P,), (P,)
     weights = torch.ones_like(bce) if class_weights is None else class_weights.to(bce)[pairs[:, 1]]
+    weights = weights / weights.sum().clamp(min=TINY)  # (P,), their sum is 1, or 0 where no pair weighs anything
     each = bce_weight * bce + dice_weight * dice
-    loss = (each * weights).sum() / weights.sum()
-    detached = (weights / weights.sum()).detach()
-    parts = LossParts(
-        float((bce.detach() * detached).sum()), float((dice.detach() * detached).sum()), pairs, each.detach()
-    )
+    loss = (each * weights).sum()
+    parts = LossParts((bce.detach() * weights).sum(), (dice.detach() * weights).sum(), pairs, each.detach())
     return loss, parts
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from datasets_registry.taxonomy import ClassInfo, all_classes
-from imaging.bits import Bits, get_channel, set_channel
-from imaging.components import largest_components
+from imaging.bits import WORD_BITS, Bits, channel_boxes, clear_channel, get_channel, set_channel
+from imaging.components import Box, box_slices, grow, largest_components
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,27 +36,24 @@ def clean(
     2. A class that lies inside others (a tumour in its organ) keeps what lies within `reach_voxels` of one of them.
        The rule waits where no parent is among `classes`: an organ nobody asked for proves nothing.
     3. What rule 2 keeps also belongs to the parent nearest to it: an organ includes its tumour.
+    Each class is worked on in the box around it, so that beside the bits and their copy little memory is taken.
     bits: (W, X, Y, Z), not changed. classes: names that were predicted, None for all. table: the class table.
     """
     rows = [row for row in (table or all_classes()) if classes is None or row.name in classes]
     by_name = {row.name: row for row in rows}
-    before = {row.name: get_channel(bits, row.channel) for row in rows}
-    masks = dict(before)
-    for row in rows:
-        if row.components is not None and masks[row.name].any():
-            masks[row.name] = largest_components(masks[row.name], row.components)
-    for row in rows:
-        parents = [name for name in row.parents if name in by_name]
-        if parents and masks[row.name].any():
-            masks[row.name], additions = _inside(masks[row.name], [masks[name] for name in parents], reach_voxels)
-            for name, addition in zip(parents, additions, strict=True):
-                masks[name] = masks[name] | addition
+    boxes = channel_boxes(bits)
     result = bits.copy()
     for row in rows:
-        _replace(result, row.channel, masks[row.name])
-    counts = {
-        name: (int((before[name] & ~masks[name]).sum()), int((masks[name] & ~before[name]).sum())) for name in masks
-    }
+        if row.components is not None and row.channel in boxes:
+            part = _part(result, boxes[row.channel])
+            _replace(part, row.channel, largest_components(get_channel(part, row.channel), row.components))
+    for row in rows:
+        parents = [by_name[name].channel for name in row.parents if name in by_name]
+        if parents and row.channel in boxes:
+            # what is farther from the lesion than it may reach decides nothing
+            near = grow(boxes[row.channel], (reach_voxels,) * 3, (bits.shape[1], bits.shape[2], bits.shape[3]))
+            _put_inside(_part(result, near), row.channel, parents, reach_voxels)
+    counts = {row.name: _changes(bits, result, row.channel) for row in rows}
     return Cleaned(
         result,
         {name: gone for name, (gone, _) in counts.items() if gone},
@@ -64,25 +61,42 @@ def clean(
     )
 
 
-def _inside(
-    mask: NDArray[np.bool_], parents: list[NDArray[np.bool_]], reach: int
-) -> tuple[NDArray[np.bool_], list[NDArray[np.bool_]]]:
-    """Return the part of `mask` within reach of a parent, and the voxels of it that each parent gains if nearest."""
+def _part(bits: Bits, box: Box) -> Bits:
+    """Return the box of `bits`, as a view."""
+    return bits[(slice(None), *box_slices(box))]
+
+
+def _put_inside(bits: Bits, channel: int, parents: Sequence[int], reach: int) -> None:
+    """Keep of `channel` what is within reach of a parent, and give each voxel of it to the parent nearest; in place."""
+    mask = get_channel(bits, channel)
     far = np.iinfo(np.int16).max
     distances = []
     for parent in parents:
-        if parent.any():
+        there = get_channel(bits, parent)
+        if there.any():
             # chessboard steps: the same for every voxel size, and cheap
-            distances.append(ndimage.distance_transform_cdt(~parent, metric="chessboard").astype(np.int16))
+            distances.append(ndimage.distance_transform_cdt(~there, metric="chessboard").astype(np.int16))
         else:
             distances.append(np.full(mask.shape, far, dtype=np.int16))
     stacked = np.stack(distances)  # (P, X, Y, Z)
     kept = mask & (stacked.min(axis=0) <= reach)
     nearest = stacked.argmin(axis=0)
-    return kept, [kept & (nearest == index) & ~parent for index, parent in enumerate(parents)]
+    _replace(bits, channel, kept)
+    for index, parent in enumerate(parents):
+        set_channel(bits, parent, kept & (nearest == index))
+
+
+def _changes(before: Bits, after: Bits, channel: int) -> tuple[int, int]:
+    """Return how many voxels of a channel went and came."""
+    word, bit = channel // WORD_BITS, np.uint32(1 << channel % WORD_BITS)
+    differ = (before[word] ^ after[word]) & bit
+    if not differ.any():
+        return 0, 0
+    gone = int(np.count_nonzero(differ & before[word]))
+    return gone, int(np.count_nonzero(differ)) - gone
 
 
 def _replace(bits: Bits, channel: int, mask: NDArray[np.bool_]) -> None:
     """Make `channel` exactly `mask`, in place."""
-    bits[channel // 32] &= ~(np.uint32(1) << np.uint32(channel % 32))
+    clear_channel(bits, channel)
     set_channel(bits, channel, mask)

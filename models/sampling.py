@@ -3,6 +3,7 @@ the same batch, whatever was asked before and by which process."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.augment import Change, apply_changes, check_possible, draw_change
-from models.plan import Int3, Pick, SamplingPlan, TrainCase
+from models.plan import Int3, SamplingPlan, TrainCase
 from models.settings import ModelSettings, TrainSettings
 
 Box = tuple[slice, slice, slice]
@@ -35,14 +36,14 @@ class PatchSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step sees. classes: the output channels of the model, in order, that any of its patches annotates.
+    """What one step sees. classes: the classes of the model, in its order, that any of its patches annotates.
 
     image: (B, 1, X, Y, Z) float32, 0-1. bits: (B, W, X, Y, Z) int32, words of class bits. channels: the U taxonomy
     channels of `classes`. annotated: (B, U) bool. valid: (B, 1, X, Y, Z) bool, false where a patch leaves its scan.
     """
 
     case_ids: tuple[str, ...]
-    classes: tuple[int, ...]
+    classes: tuple[str, ...]
     channels: tuple[int, ...]
     image: Tensor
     bits: Tensor
@@ -59,12 +60,13 @@ class Batch:
 class Packed:
     """A batch on its way from the readers to the device, 6 bytes a voxel for 32 classes; `unpack` it there.
 
-    hu: (B, X, Y, Z) int16, not windowed; this and `bits` lie in memory as the lake has them, X fastest.
+    hu: (B, X, Y, Z) int16, not windowed; this and `bits` lie in memory as the lake has them, X fastest. That memory is
+    used again for a later batch, see `open_batches`; what `unpack` returns is not.
     inside: for each patch the box of voxels inside its scan. changes: its augmentation. The others: see `Batch`.
     """
 
     case_ids: tuple[str, ...]
-    classes: tuple[int, ...]
+    classes: tuple[str, ...]
     channels: tuple[int, ...]
     hu: Tensor
     bits: Tensor
@@ -116,13 +118,31 @@ def window_hu(image: NDArray[Any] | Tensor, hu_window: tuple[float, float]) -> T
     return (torch.as_tensor(image).to(torch.float32).clamp(low, high) - low) / (high - low)
 
 
+Place = tuple[str, Int3]
+"""A patch to read: its case, and the voxel X Y Z at which it begins."""
+
+
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A batch that is decided on but not yet read: its number, its patches and what is changed in each."""
+    """A batch that is decided on but not yet read: its number and, for each patch, where it lies and what is changed.
+
+    classes, channels, annotated: see `Batch`.
+    """
 
     number: int
-    picks: tuple[Pick, ...]
+    places: tuple[Place, ...]
+    classes: tuple[str, ...]
+    channels: tuple[int, ...]
+    annotated: NDArray[np.bool_]
     changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """Memory that the patches of a batch are read into. hu: (B, Z, Y, X) int16. bits: (B, W, Z, Y, X) uint32."""
+
+    hu: NDArray[np.int16]
+    bits: NDArray[np.uint32]
 
 
 class PatchSampler:
@@ -133,54 +153,86 @@ class PatchSampler:
         check_possible(model, train, {case.dataset for case in cases})
         self._train = train
         self._plan = SamplingPlan(cases, model, train)
-        self.maker = BatchMaker(source, model)
+        self._channels = dict(zip(model.classes, model.channels, strict=True))
+        self._hu_window = model.hu_window
+        self.reader = PatchReader(source, model, train)
 
     def draw(self, step: int, rank: int = 0) -> Drawn:
         """Decide on the batch of a step: the same for the same seed, step and rank (process of a distributed run)."""
         random = np.random.default_rng([self._train.seed, step, rank])
-        picks = tuple(self._plan.draw(random) for _ in range(self._train.batch))
-        return Drawn(step, picks, tuple(draw_change(random, self._train, pick.case.dataset) for pick in picks))
+        cases, places = [], []
+        for _ in range(self._train.batch):
+            pick = self._plan.draw(random)
+            cases.append(pick.case)
+            places.append((pick.case.case_id, pick.start))
+        annotated = {channel for case in cases for channel in case.annotated}
+        classes = {name: channel for name, channel in self._channels.items() if channel in annotated}
+        channels = tuple(classes.values())
+        return Drawn(
+            number=step,
+            places=tuple(places),
+            classes=tuple(classes),
+            channels=channels,
+            annotated=np.array([[c in case.annotated for c in channels] for case in cases]),
+            changes=tuple(draw_change(random, self._train, case.dataset) for case in cases),
+        )
+
+    def pack(self, drawn: Drawn, voxels: Voxels, inside: tuple[Box, ...]) -> Packed:
+        """Return the batch that was drawn, once its voxels are read; it lies in their memory."""
+        return Packed(
+            case_ids=tuple(case_id for case_id, _ in drawn.places),
+            classes=drawn.classes,
+            channels=drawn.channels,
+            hu=torch.from_numpy(voxels.hu).transpose(-1, -3),  # (B, X, Y, Z)
+            bits=torch.from_numpy(voxels.bits.view(np.int32)).transpose(-1, -3),  # (B, W, X, Y, Z)
+            annotated=torch.from_numpy(drawn.annotated),  # (B, U)
+            inside=inside,
+            changes=drawn.changes,
+            hu_window=self._hu_window,
+        )
 
     def batch(self, step: int, rank: int = 0) -> Batch:
         """Return what the network sees at a step, read here and now; see `draw`."""
-        return self.maker.make(self.draw(step, rank)).unpack()
+        drawn, voxels = self.draw(step, rank), self.reader.voxels()
+        return self.pack(drawn, voxels, self.reader.read(drawn.places, voxels)).unpack()
 
 
-class BatchMaker:
-    """Reads what was drawn and makes tensors of it. This, not the plan, is what each reader process gets."""
+class PatchReader:
+    """Reads the patches that were drawn. This, not the plan, is what each reader process gets."""
 
-    def __init__(self, source: PatchSource, model: ModelSettings) -> None:
+    def __init__(self, source: PatchSource, model: ModelSettings, train: TrainSettings) -> None:
         self._source = source
-        self._model = model
-        self._channels = model.channels
-        self._output_of = {channel: output for output, channel in enumerate(self._channels)}
+        self._patch = model.patch
+        self._batch = train.batch
+        self._words = max(model.channels) // 32 + 1
 
-    def make(self, drawn: Drawn) -> Packed:
-        """Return the batch that was drawn."""
-        picks = drawn.picks
-        outputs = sorted({self._output_of[c] for pick in picks for c in pick.case.annotated if c in self._output_of})
-        channels = [self._channels[output] for output in outputs]
-        patches = [self._read(pick) for pick in picks]
-        return Packed(
-            case_ids=tuple(pick.case.case_id for pick in picks),
-            classes=tuple(outputs),
-            channels=tuple(channels),
-            hu=_stacked([image for image, _, _ in patches]),  # (B, X, Y, Z)
-            bits=_stacked([bits.view(np.int32) for _, bits, _ in patches]),  # (B, W, X, Y, Z)
-            annotated=torch.tensor([[c in pick.case.annotated for c in channels] for pick in picks]),  # (B, U)
-            inside=tuple(box for _, _, box in patches),
-            changes=drawn.changes,
-            hu_window=self._model.hu_window,
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels of one batch."""
+        return self._batch * math.prod(self._patch) * (2 + 4 * self._words)
+
+    def voxels(self, memory: memoryview | None = None) -> Voxels:
+        """Return the voxels of one batch in `memory`, of `nbytes`; in fresh memory, not yet written, without."""
+        held = np.empty(self.nbytes, np.uint8) if memory is None else np.frombuffer(memory, np.uint8)
+        x, y, z = self._patch
+        size = 4 * self._batch * self._words * math.prod(self._patch)
+        return Voxels(
+            hu=held[size:].view(np.int16).reshape(self._batch, z, y, x),
+            bits=held[:size].view(np.uint32).reshape(self._batch, self._words, z, y, x),
         )
 
-    def _read(self, pick: Pick) -> tuple[NDArray[np.int16], NDArray[np.uint32], Box]:
-        try:
-            return self._source.read(pick.case.case_id, pick.start, self._model.patch)
-        except Exception as error:
-            error.add_note(f"while reading {pick.case.case_id} at {pick.start}, {self._model.patch} voxels")
-            raise
-
-
-def _stacked(patches: Sequence[NDArray[Any]]) -> Tensor:
-    """Return patches (..., X, Y, Z) as (B, ..., X, Y, Z) whose memory is in the order Z, Y, X, as the lake's is."""
-    return torch.from_numpy(np.stack([patch.swapaxes(-1, -3) for patch in patches])).transpose(-1, -3)
+    def read(self, places: Sequence[Place], voxels: Voxels) -> tuple[Box, ...]:
+        """Read the patches at `places` into `voxels`; return the part of each that lies inside its scan."""
+        found = []
+        for row, (case_id, start) in enumerate(places):
+            try:
+                image, bits, inside = self._source.read(case_id, start, self._patch)
+            except Exception as error:
+                error.add_note(f"while reading {case_id} at {start}, {self._patch} voxels")
+                raise
+            voxels.hu[row] = image.transpose(2, 1, 0)  # as the lake has it, so this copies without turning
+            words = bits.transpose(0, 3, 2, 1)[: self._words]  # others hold no class of the model
+            voxels.bits[row, : len(words)] = words
+            voxels.bits[row, len(words) :] = 0
+            found.append(inside)
+        return tuple(found)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
-from datasets_registry.taxonomy import class_info, class_names
+from datasets_registry.taxonomy import class_info, class_names, places_of
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRESETS = Path(__file__).with_name("presets")
@@ -27,7 +28,7 @@ class ModelSettings:
     """
 
     backbone: str = "tiny"
-    classes: tuple[str, ...] = class_names()
+    classes: tuple[str, ...] = field(default_factory=class_names)
     text_encoder: str = "hashing"
     prompt: str = "V1"
     spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)
@@ -51,14 +52,9 @@ class ModelSettings:
         """Taxonomy channel (bit) of each output channel, in output order."""
         return tuple(class_info(name).channel for name in self.classes)
 
-    def select(self, names: tuple[str, ...] | list[str] | None) -> list[int]:
-        """Return the output channels of the classes called `names` (all for None); a KeyError names what is missing."""
-        if names is None:
-            return list(range(len(self.classes)))
-        missing = [class_info(name).name for name in names if name not in self.classes]
-        if missing:
-            raise KeyError(f"this model has no class {', '.join(missing)}; it has {', '.join(self.classes)}")
-        return [self.classes.index(name) for name in names]
+    def select(self, names: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the classes called `names`, by name or title (all for None); a KeyError lists the nearest."""
+        return self.classes if names is None else tuple(self.classes[place] for place in places_of(names, self.classes))
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,7 @@ class TrainSettings:
     steps: optimiser steps. batch: patches per device and step. lr: peak learning rate of AdamW; it climbs for
     `warmup` steps and then follows a cosine to `lr * lr_floor`. accumulate: batches summed into one step.
     clip_norm: largest gradient norm (0: no clipping). dice_weight, bce_weight: the two parts of the loss.
+    loss_weights: how much a class counts in the loss (1 where not named, 0: not at all), for classes of the long tail.
     balance: 0 for the published BCE; up to 1 lets the few voxels of a small organ weigh as much as all others.
     foreground: share of patches centred on a voxel of a class drawn by weight; the rest are random. The weights, all
     even by default: dataset_weights, how often each case of a data set counts (1 where not named; 0: never).
@@ -76,6 +73,8 @@ class TrainSettings:
     shift, stretch: largest intensity shift and change of scale, of the 0-1 range, of a share `shift_share` of patches.
     rotate_share: share of patches turned by 90, 180 or 270 degrees in the axial plane. zoom_share: share of the patches
     of `zoom_datasets` that are magnified, by a factor drawn from `zoom_range`. See `models.augment`.
+    ema: decay of the moving average of the weights, which the final model then holds (0: none; see `models.ema`).
+    compile: let torch.compile make the backbone faster; its first step takes minutes.
     save_every: steps between checkpoints (0: only at the end). threads: CPU threads (0: leave as is).
     readers: processes that read patches ahead of the network; 0 reads in the training process. They change no batch.
     device: a Fabric accelerator (`cpu`, `cuda`, `auto`); devices, nodes: how many.
@@ -91,6 +90,7 @@ class TrainSettings:
     clip_norm: float = 1.0
     dice_weight: float = 1.0
     bce_weight: float = 1.0
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
     balance: float = 0.0
     foreground: float = 0.67
     dataset_weights: Mapping[str, float] = field(default_factory=dict)
@@ -104,6 +104,8 @@ class TrainSettings:
     zoom_share: float = 0.0
     zoom_range: tuple[float, float] = (1.3, 1.5)
     zoom_datasets: tuple[str, ...] = ()
+    ema: float = 0.0
+    compile: bool = False
     seed: int = 0
     precision: Precision = "32-true"
     device: str = "auto"
@@ -145,13 +147,15 @@ class TrainSettings:
             )
         if not -1 <= self.rarity <= 1:
             raise ValueError(f"train.rarity: {self.rarity}, expected a power between -1 and 1")
-        for name in ("dataset_weights", "class_weights"):
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"train.ema: {self.ema}, expected a decay of at least 0 and below 1; 0 keeps no average")
+        for name in ("dataset_weights", "class_weights", "loss_weights"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"train.{name}: {getattr(self, name)!r}, expected a name and a weight on each line")
             for key, weight in getattr(self, name).items():
                 if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
                     raise ValueError(f"train.{name}: {key} has {weight!r}, expected a weight of 0 or more")
-        for key in self.class_weights:
+        for key in {**self.class_weights, **self.loss_weights}:
             class_info(key)
         if not 0 < self.lr < 1:
             raise ValueError(f"train.lr: {self.lr}, expected a learning rate between 0 and 1")
@@ -185,7 +189,9 @@ def _checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise KeyError(f"{where}: unknown key {', '.join(unknown)}; known keys: {', '.join(known)}")
+        near = {name: get_close_matches(name, known, n=1) for name in unknown}
+        meant = [f"{name} (did you mean {found[0]}?)" if found else name for name, found in near.items()]
+        raise KeyError(f"{where}: unknown key {', '.join(meant)}; known keys: {', '.join(known)}")
     return {key: tuple(value) if key in _TUPLES else value for key, value in values.items()}
 
 

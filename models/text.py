@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from datasets_registry.nearest import nearest_text
 from datasets_registry.taxonomy import class_info
 
 WIDTH = 512
@@ -25,6 +26,12 @@ PROMPTS = {
     "V3": "This computerized tomography has a {name}.",
     "V4": "A photo of a {name}.",
 }
+PUBLISHED_ENCODER = "published/clip-ViT-B-32"
+"""The rows that come with the authors' checkpoints: OpenAI's CLIP as they ran it."""
+
+_OPENAI_CLIP = frozenset((PUBLISHED_ENCODER, "open_clip/ViT-B-32/openai", "open_clip/ViT-B-32/40d365715913c9da"))
+"""Ids of one set of weights: the published rows, the hub's tag, and OpenAI's own file by its SHA-256."""
+
 _WHOLE_NAME = 3.0
 _PROMPT_WORDS = frozenset(("a", "of", "there", "is", "in", "this", "has", "photo", "computerized", "tomography"))
 
@@ -134,11 +141,22 @@ class OpenClipTextEncoder:
         self.id = f"open_clip/{model}/{weights}"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the unnormalised text features, (len(texts), 512) float32."""
+        """Return the unnormalised text features, (len(texts), 512) float32.
+
+        Raises RuntimeError, with what helps, for a model or tag that open_clip does not know or cannot fetch.
+        """
         import open_clip  # heavy, and needed only here
 
-        network = open_clip.create_model(self._model_name, pretrained=self._pretrained, weights_only=True)
-        network.eval()
+        try:
+            network = open_clip.create_model(self._model_name, pretrained=self._pretrained, weights_only=True).eval()
+        except RuntimeError as error:
+            near = ""
+            if self._model_name not in open_clip.list_models():
+                near = f"; {nearest_text(self._model_name, open_clip.list_models())}"
+            raise RuntimeError(
+                f"{self.id}: not loaded ({str(error)[:300]}){near}; without a network, give a file: "
+                f"open_clip:{self._model_name}:FILE, or text_encoder hashing"
+            ) from error
         with torch.inference_mode():
             features = network.encode_text(open_clip.get_tokenizer(self._model_name)(list(texts)))
         array: NDArray[np.float32] = features.float().cpu().numpy()
@@ -158,8 +176,16 @@ def text_encoder(spec: str) -> TextEncoder:
         return plain[spec]()
     kind, *rest = spec.split(":", 2)
     if kind != "open_clip":
-        raise ValueError(f"text_encoder {spec!r}: expected {', '.join(plain)} or open_clip:<model>:<tag or file>")
+        raise ValueError(
+            f"text_encoder {spec!r}: expected {', '.join(plain)} or open_clip:<model>:<tag or file>; "
+            f"{nearest_text(kind, [*plain, 'open_clip'])}"
+        )
     return OpenClipTextEncoder(*rest)
+
+
+def same_encoder(one: str, other: str) -> bool:
+    """Return whether two encoder ids mean the same weights, so that rows of both belong together."""
+    return one == other or {one, other} <= _OPENAI_CLIP
 
 
 def prompt_texts(prompt: str, titles: Sequence[str]) -> list[str]:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from lightning.fabric import Fabric
-from lightning.fabric.wrappers import _FabricModule
-from torch import nn
 
-from models.checkpoint import save_checkpoint
+from models.checkpoint import ModelMetadata, load_state, save_checkpoint
+from models.learner import Learner, TrainingDiverged
 from models.loader import open_batches
-from models.loss import masked_loss
-from models.resume import begin_model, going_on, optimizer_state, restore_optimizer
+from models.ranks import Job, launch, share
+from models.resume import begin_model, going_on
 from models.sampling import Packed, PatchSampler, PatchSource
 from models.settings import ModelSettings, TrainSettings
 from models.text import TextEmbeddings
 
+__all__ = ["FINAL", "LAST", "TrainResult", "TrainingDiverged", "follow", "train"]
+
 OnStep = Callable[[int, dict[str, float]], None]
 LAST = "last.safetensors"
 FINAL = "model.safetensors"
+RECENT_STEPS = 20
+"""Steps that the rates shown while training are taken over."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,41 @@ class TrainResult:
     resumed_from: int = 0
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss or a gradient is not finite; names step, cases and classes. The last checkpoint is from before."""
-
-
-@dataclass
 class _Clock:
-    """Seconds this call has run and waited for patches."""
+    """Seconds that this call has run and waited for patches, in all and over the last steps."""
 
-    began: float = field(default_factory=time.perf_counter)
-    waited: float = 0.0
+    def __init__(self, patches_per_step: int) -> None:
+        self._patches = patches_per_step
+        self._waited = 0.0
+        self._ends = deque([(time.perf_counter(), 0.0)], maxlen=RECENT_STEPS + 1)
+        self._began = self._ends[0]
+        self._steps = 0
 
-    def next_batch(self, batches: Iterator[Packed]) -> Packed:
+    def waiting_for(self, batches: Iterator[Packed]) -> Packed:
         asked = time.perf_counter()
         batch = next(batches)
-        self.waited += time.perf_counter() - asked
+        self._waited += time.perf_counter() - asked
         return batch
 
-    @property
-    def elapsed(self) -> float:
-        return max(time.perf_counter() - self.began, 1e-9)
+    def step_done(self, left: int) -> dict[str, float]:
+        """Return the present rates, and the seconds that `left` more steps take at them."""
+        self._steps += 1
+        self._ends.append((time.perf_counter(), self._waited))
+        patches_per_s, share = self._rates(self._ends[0], len(self._ends) - 1)
+        return {
+            "patches_per_s": patches_per_s,
+            "data_wait_share": share,
+            "seconds_left": left * self._patches / patches_per_s,
+        }
+
+    def overall(self) -> tuple[float, float]:
+        """Return patches a second and the share of time spent waiting for them, since the beginning."""
+        return self._rates(self._began, self._steps)
+
+    def _rates(self, since: tuple[float, float], steps: int) -> tuple[float, float]:
+        now, waited = self._ends[-1]
+        elapsed = max(now - since[0], 1e-9)
+        return steps * self._patches / elapsed, (waited - since[1]) / elapsed
 
 
 def train(
@@ -78,126 +95,71 @@ def train(
     table_versions: Mapping[str, int] | None = None,
     extra: Mapping[str, str] | None = None,
     stop_after: int | None = None,
+    transfer: bool = False,
 ) -> TrainResult:
     """Train a model and leave `model.safetensors` in `out_dir`; a run stopped earlier goes on from `last.safetensors`.
 
-    on_step: called after each step with its number (from 1) and loss, bce, dice, lr, grad_norm. start_from: a
-    checkpoint whose weights and embeddings to begin with. cache_dir: where text embeddings are kept. stop_after: end
+    Going on is exact: weights, optimiser, moving average, loss scale, batches and random numbers are what they would
+    have been (on the same number of devices). on_step: called after each step, in the first process, with its number
+    (from 1) and loss, bce, dice, lr, grad_norm, patches_per_s, data_wait_share, seconds_left. start_from: a checkpoint
+    whose weights and embeddings to begin with; see `begin_model` for settings with more classes than it has, and for
+    transfer. cache_dir: where text embeddings are kept. stop_after: end
     this call after that many steps; `last.safetensors` is then the checkpoint. Raises TrainingDiverged on a value that
     is not finite, ValueError when `out_dir` holds a run with other settings.
     """
     settings, out = train_settings, Path(out_dir)
-    fabric = _launch(settings)
-    network, metadata = begin_model(
-        model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}
-    )
-    network, first = going_on(out / LAST, network, metadata)
-    raw = torch.optim.AdamW(learnt_parameters(network), lr=settings.lr, weight_decay=settings.weight_decay)
-    model, optimizer = fabric.setup(network, raw)
-    if first:
-        restore_optimizer(raw, out / LAST)
-    last = settings.steps if stop_after is None else min(settings.steps, first + stop_after)
-    sampler = PatchSampler(source, model_settings, settings)
+    fabric = launch(settings)
+    job = metadata = None
+    if fabric.is_global_zero:
+        network, metadata = begin_model(
+            model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}, transfer
+        )
+        network, first = going_on(out / LAST, network, metadata)
+        last = settings.steps if stop_after is None else min(settings.steps, first + stop_after)
+        state = load_state(out / LAST) if first else {}
+        job = Job(
+            network,
+            PatchSampler(source, replace(model_settings, classes=network.learnable), settings),
+            settings,
+            state,
+            first,
+            last,
+        )
+    return _run(fabric, share(fabric, job), metadata, out, on_step)
+
+
+def follow(device: str = "auto", devices: int = 1, nodes: int = 1) -> None:
+    """Take part in the training that another process, the first of a distributed run, calls `train` for.
+
+    Everything comes from that process, which also keeps what is learnt; the numbers are those it was given.
+    """
+    meeting = launch(TrainSettings(device=device, devices=devices, nodes=nodes))
+    job = share(meeting, None)
+    _run(launch(job.settings), job, None, Path(), None)
+
+
+def _run(fabric: Fabric, job: Job, metadata: ModelMetadata | None, out: Path, on_step: OnStep | None) -> TrainResult:
+    """Do the steps of `job`; the process with `metadata` keeps what is learnt in `out`."""
+    settings, first, last = job.settings, job.first, job.last
+    learner = Learner(fabric, job)
     tail: deque[dict[str, float]] = deque(maxlen=max(1, (last - first) // 10))
-    train_mode(network)
-    clock = _Clock()
+    clock = _Clock(settings.batch * settings.accumulate * fabric.world_size)
     numbers = range(first * settings.accumulate, last * settings.accumulate)
-    with open_batches(sampler, numbers, settings.readers, fabric.global_rank) as batches:
+    with open_batches(job.sampler, numbers, settings.readers, fabric.global_rank) as batches:
         for step in range(first, last):
-            losses = _step(fabric, model, optimizer, clock, batches, model_settings, settings, step)
+            losses = learner.step(step, lambda: clock.waiting_for(batches))
             tail.append(losses)
-            if on_step is not None:
-                on_step(step + 1, losses)
+            rates = clock.step_done(last - step - 1)
+            if on_step is not None and fabric.is_global_zero:
+                on_step(step + 1, {**losses, **rates})
             due = settings.save_every and (step + 1) % settings.save_every == 0
-            if (due or step + 1 == last) and fabric.is_global_zero:
-                save_checkpoint(out / LAST, network, metadata.at(step + 1), optimizer_state(raw))
-    elapsed = clock.elapsed
+            if (due or step + 1 == last) and metadata is not None:
+                save_checkpoint(out / LAST, learner.network, metadata.at(step + 1), learner.state())
+    patches_per_s, data_wait_share = clock.overall()
     finished = last == settings.steps
-    if finished and fabric.is_global_zero:
-        save_checkpoint(out / FINAL, network, metadata.at(last))
+    if finished and metadata is not None:
+        save_checkpoint(out / FINAL, learner.result, metadata.at(last))
     fabric.barrier()
-    patches = (last - first) * settings.batch * settings.accumulate * fabric.world_size
     means = {name: sum(row[name] for row in tail) / len(tail) for name in (tail[0] if tail else {})}
     checkpoint = out / (FINAL if finished else LAST)
-    return TrainResult(checkpoint, means, last, patches / elapsed, clock.waited / elapsed, first)
-
-
-def learnt_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that are not frozen, in the network's order; ValueError when all are."""
-    found = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not found:
-        raise ValueError("training: every parameter is frozen, expected one that learns; set requires_grad on some")
-    return found
-
-
-def train_mode(network: nn.Module) -> None:
-    """Set the network to train, but leave its frozen parts in eval mode: their running statistics must not move."""
-    network.train()
-    for module in network.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
-
-
-def _launch(settings: TrainSettings) -> Fabric:
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    fabric = Fabric(
-        accelerator=settings.device, devices=settings.devices, num_nodes=settings.nodes, precision=settings.precision
-    )
-    fabric.launch()
-    return fabric
-
-
-def _step(
-    fabric: Fabric,
-    model: _FabricModule,
-    optimizer: torch.optim.Optimizer,
-    clock: _Clock,
-    batches: Iterator[Packed],
-    model_settings: ModelSettings,
-    settings: TrainSettings,
-    step: int,
-) -> dict[str, float]:
-    """Do one optimiser step and return its losses; nothing is updated when a value is not finite."""
-    for group in optimizer.param_groups:
-        group["lr"] = settings.lr_at(step)
-    losses = {"loss": 0.0, "bce": 0.0, "dice": 0.0}
-    seen: list[str] = []
-    for part in range(settings.accumulate):
-        batch = clock.next_batch(batches).to(fabric.device).unpack()
-        seen += batch.case_ids
-        with fabric.no_backward_sync(model, enabled=part < settings.accumulate - 1):
-            logits = model(batch.image, batch.classes, batch.annotated)  # (B, U, X, Y, Z)
-            loss, parts = masked_loss(
-                logits,
-                batch.target,
-                batch.annotated,
-                batch.valid,
-                bce_weight=settings.bce_weight,
-                dice_weight=settings.dice_weight,
-                balance=settings.balance,
-            )
-            wrong = (~torch.isfinite(parts.pair_loss)).nonzero().flatten().tolist()
-            if wrong:
-                found = sorted({(int(parts.pairs[i, 0]), int(parts.pairs[i, 1])) for i in wrong})
-                named = [f"{batch.case_ids[b]}: {model_settings.classes[batch.classes[u]]}" for b, u in found]
-                raise TrainingDiverged(_diverged(step, "the loss", "; ".join(named)))
-            fabric.backward(loss / settings.accumulate)
-        for name, value in (("loss", float(loss.detach())), ("bce", parts.bce), ("dice", parts.dice)):
-            losses[name] += value / settings.accumulate
-    largest = settings.clip_norm or float("inf")
-    norm = fabric.clip_gradients(model, optimizer, max_norm=largest, error_if_nonfinite=False)
-    # half precision tries large loss scales, whose overflow the scaler answers by skipping the step
-    if norm is None or (not bool(torch.isfinite(norm)) and settings.precision != "16-mixed"):
-        raise TrainingDiverged(_diverged(step, "the gradient", ", ".join(seen)))
-    optimizer.step()
-    optimizer.zero_grad()
-    return {**losses, "lr": settings.lr_at(step), "grad_norm": float(norm)}
-
-
-def _diverged(step: int, what: str, where: str) -> str:
-    return (
-        f"step {step + 1}: {what} is not finite for {where}; expected finite numbers; check these scans' HU values, or "
-        "lower the learning rate and start again from the last checkpoint"
-    )
+    return TrainResult(checkpoint, means, last, patches_per_s, data_wait_share, first)

@@ -44,15 +44,19 @@ def log_evaluation(
     *,
     choice: SplitChoice,
     flow_run_id: str | None = None,
+    parent_run_id: str | None = None,
 ) -> Evaluation:
     """Log `scores` (one row a case and class) as an MLflow run, and let the model version name that run.
 
     overlays: pictures of prediction and truth, logged beside the tables. choice: by which the cases were chosen.
+    parent_run_id: of the run that this evaluation is a part of.
     """
     classes, detection = class_table(scores), detection_table(scores, settings.detection_min_ml)
     summary = summary_metrics(scores, settings.detection_min_ml)
     tags = {"model": model.uri, "train_run_id": model.run_id, "flow_run_id": flow_run_id}
-    with tracked_run(settings, f"evaluate v{model.version}", kind="evaluate", tags=tags) as run_id:
+    with tracked_run(
+        settings, f"evaluate v{model.version}", kind="evaluate", tags=tags, parent_run_id=parent_run_id
+    ) as run_id:
         folder = settings.workspace.absolute() / "evaluations" / f"v{model.version}"
         picture = class_scores(classes, folder / "class_scores.png")
         mlflow.log_metrics(summary)

@@ -127,6 +127,17 @@ def choose_sources(card: Card, variant: str | None, only: Sequence[str]) -> list
     return wanted
 
 
+def download_options(settings: Settings) -> DownloadOptions:
+    """Return how patient the settings want the download engine to be."""
+    return DownloadOptions(
+        lock_folder=settings.raw_folder / ".locks",
+        timeout_s=settings.download_timeout_s,
+        retries=settings.download_retries,
+        retry_after_max_s=settings.download_retry_after_max_s,
+        per_host=settings.download_parallel_per_host,
+    )
+
+
 def _require_possible(card: Card, pending: Sequence[Source], zone: RawZone, settings: Settings) -> None:
     """Raise before anything is fetched when a person has to act first."""
     missing = []
@@ -154,13 +165,7 @@ def _bring(
 ) -> list[_Ready]:
     """Return every file of the pending sources, checked, in the download folder."""
     ledger = Ledger(zone.downloads / LEDGER)
-    options = DownloadOptions(
-        lock_folder=settings.raw_folder / ".locks",
-        timeout_s=settings.download_timeout_s,
-        retries=settings.download_retries,
-        retry_after_max_s=settings.download_retry_after_max_s,
-        per_host=settings.download_parallel_per_host,
-    )
+    options = download_options(settings)
     token = settings.synapse_token.get_secret_value() if settings.synapse_token is not None else None
     stop = threading.Event()
     with make_client(options.timeout_s) as client:

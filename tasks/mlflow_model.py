@@ -16,8 +16,9 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
     """Predict from an int16 HU volume, (X, Y, Z) in RAS at the model's spacing, to class bits (W, X, Y, Z)."""
 
     def load_context(self, context: Any) -> None:
-        """Read the safetensors checkpoint that was logged beside this script."""
-        self.predictor = Predictor(*load_model(context.artifacts["checkpoint"]))
+        """Read the safetensors that were logged beside this script: one, or several that predict together."""
+        loaded = [load_model(path) for path in sorted(context.artifacts.values())]
+        self.predictor = Predictor([model for model, _ in loaded], loaded[0][1])
 
     # Without annotations: MLflow takes them for a schema of lists of records, which a volume is not.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002

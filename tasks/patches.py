@@ -39,6 +39,7 @@ class LakePatchSource:
                     f"{case_id}: labels of the annotations {first['annotation']!r} and {row['annotation']!r}, "
                     "expected one; filter the labels before training"
                 )
+            _require_channel(row)
             voxels = np.asarray(row["sampled_voxels"], dtype=np.int32).reshape(-1, 3)
             foreground.setdefault(case_id, {})[int(row["channel"])] = voxels
         self._learnt = {channel for channels_of_case in foreground.values() for channel in channels_of_case}
@@ -82,6 +83,16 @@ class LakePatchSource:
         return image.array, bits.array, image.valid
 
 
+def _require_channel(row: Mapping[str, Any]) -> None:
+    """Raise ValueError where the class of a label row has another bit in the class table here than in the lake."""
+    channel = class_info(str(row["class_name"])).channel
+    if channel != int(row["channel"]):
+        raise ValueError(
+            f"{row['case_id']}: {row['class_name']} lies in bit {row['channel']} of the lake, in bit {channel} by the "
+            "class table here; use the table that the case was ingested with"
+        )
+
+
 def _only(row: Mapping[str, Any], *columns: str) -> dict[str, Any]:
     return {column: row[column] for column in columns}
 
@@ -91,16 +102,18 @@ def training_source(
     datasets: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     choice: SplitChoice | None = None,
+    at_versions: Mapping[str, int] | None = None,
 ) -> LakePatchSource:
     """Return the patches of the training cases of a split, human labels only.
 
     datasets: restrict to these; None takes every data set of role `train`. External cohorts never enter.
     classes: labels of other classes count as unlabelled; None takes every class. choice: default: all folds but the
-    test. Raises LookupError when no such case is in the lake, and as `cases_to_train_on`.
+    test. at_versions: of the tables, as an earlier run read them; default now. Raises LookupError when no such case is
+    in the lake, and as `cases_to_train_on`.
     """
     choice = choice or SplitChoice()
-    cases = cases_to_train_on(workspace, choice, datasets)
-    labels = workspace.tables.labels(case_ids=cases["case_id"], state="annotated")
+    cases = cases_to_train_on(workspace, choice, datasets, at_versions)
+    labels = workspace.tables.labels(case_ids=cases["case_id"], state="annotated", at_versions=at_versions)
     if classes is not None:
         labels = labels[labels["class_name"].isin([class_info(name).name for name in classes])]
     source = LakePatchSource(workspace.lake, cases, labels, tumour_free=workspace.settings.tumour_free_negatives)

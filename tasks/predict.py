@@ -23,10 +23,12 @@ from models.checkpoint import ModelMetadata
 from models.infer import FreeText
 from models.infer_progress import PredictionProgress
 from models.infer_scan import ArrayScan
+from models.licence import LICENCE
 from models.postprocess import clean
-from models.text import embed_titles, text_encoder
+from models.text import embed_titles, same_encoder, text_encoder
 from tasks.export import export_classes, export_free_text, original_grid
 from tasks.harmonise import harmonise
+from tasks.notices import tell, tell_licence
 from tasks.prediction import case_image, load_predictor, trained_classes
 from tasks.registry import fetch_checkpoint, model_version
 from tasks.settings import Settings
@@ -102,7 +104,7 @@ def predict_scan(
     classes = _classes(request, metadata)
     free_text = _free_text(request, metadata, settings)
     scan = _read(request.scan, metadata.model.spacing_mm, settings)
-    prediction = predictor.predict(ArrayScan(scan.image.array), classes, free_text, report=report)
+    prediction = predictor.predict(ArrayScan(scan.image.array), classes, free_text, report=report, say=tell)
     prediction = replace(prediction, bits=clean(prediction.bits, classes).bits)
     target = request.out or settings.workspace.absolute() / "predictions" / scan.name
     about = {
@@ -110,6 +112,7 @@ def predict_scan(
         "models": list(labels),
         "spacing_mm": list(metadata.model.spacing_mm),
         "scan_licence": scan.licence,
+        "model_licence": metadata.extra.get(LICENCE),
         "note": "made by a model, not by an annotator",
     }
     by_words = {**about, "text_encoder": metadata.encoder, "prompt": metadata.prompt}
@@ -142,6 +145,7 @@ def predict_scan(
 def _checkpoint(model: str, settings: Settings) -> tuple[str, Path]:
     """Return how a model is called in what is written, and its checkpoint."""
     if model.endswith(".safetensors"):
+        tell_licence(Path(model).name, Path(model))
         return Path(model).name, Path(model).absolute()
     version = model_version(model, settings)
     return version.uri, fetch_checkpoint(version, settings)
@@ -151,11 +155,11 @@ def _classes(request: PredictRequest, metadata: ModelMetadata) -> list[str]:
     known = trained_classes(metadata)
     if request.classes is None:
         return list(known)
-    metadata.model.select(list(request.classes))
-    untrained = [name for name in request.classes if name not in known]
+    wanted = list(metadata.model.select(request.classes))
+    untrained = [name for name in wanted if name not in known]
     if untrained:
         raise ValueError(f"the model was not trained on {', '.join(untrained)}; it was trained on {', '.join(known)}")
-    return list(request.classes)
+    return wanted
 
 
 def _free_text(request: PredictRequest, metadata: ModelMetadata, settings: Settings) -> FreeText | None:
@@ -173,7 +177,7 @@ def _free_text(request: PredictRequest, metadata: ModelMetadata, settings: Setti
             "trained with hashing or open_clip"
         )
     encoder = text_encoder(request.text_encoder or metadata.model.text_encoder)
-    if encoder.id != metadata.encoder:
+    if not same_encoder(encoder.id, metadata.encoder):
         raise ValueError(
             f"--prompt: text encoder {encoder.id!r}, but the model's classes were embedded by {metadata.encoder!r}; "
             "name that one by --text-encoder"

@@ -13,11 +13,12 @@ import torch
 
 from catalog.lake_read import StoredArray
 from imaging.volume import Volume
-from models.checkpoint import ModelMetadata, load_model
+from models.checkpoint import ModelMetadata, load_model, members
 from models.infer import Prediction, Predictor
 from models.infer_progress import PredictionProgress
 from models.postprocess import clean
 from models.settings import Precision
+from tasks.notices import tell
 from tasks.progress import report_progress
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -38,11 +39,12 @@ def trained_classes(metadata: ModelMetadata) -> tuple[str, ...]:
 def load_predictor(checkpoints: Sequence[Path], settings: Settings) -> tuple[Predictor, ModelMetadata]:
     """Return a predictor by one checkpoint, or by several as an ensemble, as `settings` say, and what it predicts.
 
+    A checkpoint may itself be the folder of an ensemble.
     It is kept: the cases of a process share it. Raises ValueError where the members of an ensemble differ in anything
     but their weights.
     """
     return _predictor(
-        tuple(checkpoints),
+        tuple(file for checkpoint in checkpoints for file in members(checkpoint)),
         settings.torch_device(),
         settings.window_overlap,
         settings.window_batch,
@@ -100,7 +102,8 @@ def predict_case(
 ) -> Prediction:
     """Return the cleaned masks of one case of the lake, which is read slab by slab.
 
-    classes: None predicts every class the model was trained on. The masks have gone through the class rules of
+    classes: None predicts every class the model was trained on. What is done when memory runs out is told as a notice,
+    and stands in the scores' remarks, which also come back from workers. The masks have gone through the class rules of
     post-processing (components, containment). Raises ValueError when the case lies on another grid spacing than the
     model was trained at.
     """
@@ -111,8 +114,12 @@ def predict_case(
             f"{case['case_id']}: spacing {list(case['spacing_mm'])} mm, but the model was trained at "
             f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
         )
+
+    def say(remark: str) -> None:
+        tell(f"{case['case_id']}: {remark}")
+
     chosen = list(classes or trained_classes(metadata))
-    prediction = predictor.predict(workspace.lake.open_image(case), chosen, report=report)
+    prediction = predictor.predict(workspace.lake.open_image(case), chosen, report=report, say=say)
     return replace(prediction, bits=clean(prediction.bits, chosen).bits)
 
 

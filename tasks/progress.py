@@ -88,7 +88,7 @@ class CaseProgress:
         left = self._total - self._done
         parts = [
             f"{60 * rate:.3g} cases/min" if rate else "",
-            f"{_duration(left / rate)} left" if rate and left else "",
+            f"{duration(left / rate)} left" if rate and left else "",
             f"{self._refused} refused" if self._refused else "",
             f"lost {_workers(self._lost)}" if self._lost else "",
         ]
@@ -129,7 +129,7 @@ class ByteProgress:
         if self._start is None or now <= self._start[0]:
             return "MB"
         rate = (done - self._start[1]) / (now - self._start[0])
-        left = "" if total is None or rate <= 0 else f", {_duration((total - done) / rate)} left"
+        left = "" if total is None or rate <= 0 else f", {duration((total - done) / rate)} left"
         return f"MB, {rate / 1e6:.1f} MB/s{left}"
 
 
@@ -138,7 +138,8 @@ def _megabytes(count: int) -> int:
     return -(-count // 10**6)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds as `1:05` or `2:01:05`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -14,9 +14,10 @@ from catalog.errors import LakeDamage
 from datasets_registry.taxonomy import class_info
 from imaging.overlay import overlay_png
 from imaging.volume import Volume
-from models.checkpoint import read_metadata
+from models.checkpoint import members, read_metadata
 from models.infer import Prediction
 from models.infer_network import default_precision
+from models.licence import LICENCE
 from tasks.case_rows import label_rows
 from tasks.export import export_case
 from tasks.lost import Lost
@@ -62,8 +63,10 @@ class PseudoLabelOutcome:
 def annotation_name(model: ModelVersion, checkpoint: Path, settings: Settings) -> str:
     """Return the name under which this version's masks are stored: equal weights and rules give an equal name."""
     precision = settings.predict_precision or default_precision(settings.torch_device())
-    with checkpoint.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
+    digest = hashlib.sha256()
+    for file in members(checkpoint):
+        with file.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: digest)
     digest.update(f"{PSEUDO_LABELLER_VERSION} {settings.window_overlap} {precision}".encode())
     return f"pseudo-v{model.version}-{digest.hexdigest()[:8]}"
 
@@ -109,6 +112,7 @@ def _about(request: PseudoLabelRequest, case: dict[str, Any]) -> dict[str, Any]:
         "model": request.model.uri,
         "state": "pseudo",
         "scan_licence": case["licence"],
+        "model_licence": read_metadata(request.checkpoint).extra.get(LICENCE),
         "note": "made by a model, not by an annotator",
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
+from models.checkpoint import members
+from tasks.notices import tell_licence
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client
 
@@ -48,8 +51,9 @@ class ModelVersion:
 
 
 def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str, str]) -> ModelVersion:
-    """Log `checkpoint` (a safetensors file) as a model of the active MLflow run and register it as a new version.
+    """Log `checkpoint` as a model of the active MLflow run and register it as a new version.
 
+    checkpoint: a safetensors file, or a folder of several that predict together.
     The model is stored as code plus weights, without a pickle: `mlflow.pyfunc.load_model(uri).predict(volume)` works
     for whoever has this package installed.
     """
@@ -57,7 +61,7 @@ def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str,
     logged = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(_PYFUNC),
-        artifacts={"checkpoint": str(checkpoint)},
+        artifacts={file.stem: str(file) for file in members(checkpoint)},
         pip_requirements=["ct-label-factory"],
         registered_model_name=settings.model_name,
         signature=SIGNATURE,
@@ -110,6 +114,22 @@ def list_versions(settings: Settings) -> list[ModelVersion]:
     return sorted(versions, key=lambda item: (item.name, -item.version))
 
 
+def version_tags(version: ModelVersion, settings: Settings) -> dict[str, str]:
+    """Return the tags of a version."""
+    return dict(mlflow_client(settings).get_model_version(version.name, str(version.version)).tags)
+
+
+def find_version(tags: Mapping[str, str], settings: Settings) -> ModelVersion | None:
+    """Return the first version of the settings' model that has all these tags, None when there is none."""
+    client = mlflow_client(settings)
+    found = [
+        int(one.version)
+        for one in client.search_model_versions(f"name = '{settings.model_name}'")
+        if tags.items() <= one.tags.items()
+    ]
+    return _as_version(client, settings.model_name, str(min(found))) if found else None
+
+
 def alias_version(alias: str, settings: Settings) -> ModelVersion | None:
     """Return the version the settings' model carries under `alias`, None when nobody has it."""
     try:
@@ -119,21 +139,28 @@ def alias_version(alias: str, settings: Settings) -> ModelVersion | None:
 
 
 def training_cases(version: ModelVersion, settings: Settings) -> list[str]:
-    """Return the ids of every case the version, or the one it was fine-tuned from, was trained on."""
+    """Return the ids of every case the version, or the one it was fine-tuned from, was trained on.
+
+    `lits/*` stands for every case of a data set: of published weights nobody states which ones they have seen.
+    """
     mlflow_client(settings)
     return str(mlflow.artifacts.load_text(f"runs:/{version.run_id}/{TRAINING_CASES}")).split()
 
 
 def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:
-    """Return the local path of the version's checkpoint, downloaded when the artifact store is remote."""
+    """Return the local path of the version's checkpoint, downloaded when the artifact store is remote.
+
+    It is a file, or for a version of several models that predict together the folder of their files. Whoever uses a
+    model comes by here: the licence of weights that came from others is told.
+    """
     mlflow_client(settings)
-    folder = Path(mlflow.artifacts.download_artifacts(version.uri))
-    found = sorted((folder / "artifacts").glob("*.safetensors"))
-    if len(found) != 1:
-        raise FileNotFoundError(
-            f"{version.uri}: {len(found)} safetensors files in its artifacts, expected 1; register the model again"
-        )
-    return found[0]
+    folder = Path(mlflow.artifacts.download_artifacts(version.uri)) / "artifacts"
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise FileNotFoundError(f"{version.uri}: no safetensors file in its artifacts; register the model again")
+    checkpoint = found[0] if len(found) == 1 else folder
+    tell_licence(version.uri, checkpoint)
+    return checkpoint
 
 
 def _as_version(client: MlflowClient, name: str, version: str) -> ModelVersion:

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from catalog.location import Location
 from datasets_registry.card_files import VARIABLE as CARDS_VARIABLE
+from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE
 
 Share = float
 
@@ -57,6 +58,9 @@ class Settings(BaseSettings):
 
     cards: str | None = Field(
         None, description="Folders with cards of your own, separated as in PATH; read from the environment only."
+    )
+    taxonomy: str | None = Field(
+        None, description="YAML file with classes of your own, from index 33 on; read from the environment only."
     )
     raw_root: Path | None = Field(None, description="Folder of downloaded files; default WORKSPACE/raw.")
     download_parallel: PositiveInt = Field(4, description="Files of a data set that download at the same time.")
@@ -126,11 +130,14 @@ class Settings(BaseSettings):
         0.02, ge=0, le=1, description="Bar: how far mean organ DSC may lie below the champion's."
     )
 
-    @field_validator("cards")
+    @field_validator("cards", "taxonomy")
     @classmethod
-    def _cards_are_seen_by_every_process(cls, value: str | None) -> str | None:
-        if value is not None and value != os.environ.get(CARDS_VARIABLE):
-            raise ValueError(f"cards is {value!r} here; set {CARDS_VARIABLE} in the environment, which workers inherit")
+    def _own_tables_are_seen_by_every_process(cls, value: str | None, info: ValidationInfo) -> str | None:
+        variable = {"cards": CARDS_VARIABLE, "taxonomy": TAXONOMY_VARIABLE}[str(info.field_name)]
+        if value is not None and value != os.environ.get(variable):
+            raise ValueError(
+                f"{info.field_name} is {value!r} here; set {variable} in the environment, which workers inherit"
+            )
         return value
 
     @classmethod

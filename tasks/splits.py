@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -151,13 +151,19 @@ def leaking_pairs(cases: pd.DataFrame, choice: SplitChoice) -> list[tuple[str, s
     return twins_between(cases, ids[side == TRAINING], ids[side.isin([HELD_OUT, ASIDE])])
 
 
-def cases_to_train_on(workspace: Workspace, choice: SplitChoice, datasets: Sequence[str] | None = None) -> pd.DataFrame:
+def cases_to_train_on(
+    workspace: Workspace,
+    choice: SplitChoice,
+    datasets: Sequence[str] | None = None,
+    at_versions: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
     """Return the `cases` rows that a training may learn from, by the split asked for; external cohorts never.
 
-    datasets: restrict to these. Raises LookupError for data sets or cases that are not there, and LeakRefused when a
-    case is held out or the twin of one that is (with `drop_leaking` such cases are left out).
+    datasets: restrict to these. at_versions: of the tables, as an earlier run read them; default now. Raises
+    LookupError for data sets or cases that are not there, and LeakRefused when a case is held out or the twin of one
+    that is (with `drop_leaking` such cases are left out).
     """
-    every = workspace.tables.cases()
+    every = workspace.tables.cases(at_versions=at_versions)
     side, ids = sides(every, choice), every["case_id"]
     held_out = ids[side.isin([HELD_OUT, ASIDE])]
     if choice.only is None:
@@ -187,8 +193,9 @@ def cases_to_score(
     """Return the `cases` rows that an evaluation may use, sorted by case: those with a human label.
 
     Of training sets what the split holds out, of external cohorts every case. cohorts: restrict to these data sets;
-    None takes every training set. trained_on: ids of the model's training cases. Raises LookupError when nothing is
-    left, and LeakRefused when a case, or its twin, was trained on (with `drop_leaking` such cases are left out).
+    None takes every training set. trained_on: ids of the model's training cases, `lits/*` for all of a set. Raises
+    LookupError when nothing is left, and LeakRefused when a case, or its twin, was trained on (with `drop_leaking` such
+    cases are left out).
     """
     every = workspace.tables.cases()
     side = sides(every, choice)
@@ -202,7 +209,9 @@ def cases_to_score(
     wanted = wanted[wanted["case_id"].isin(labels["case_id"])]
     # The model may have seen an earlier version of a case, or one that was withdrawn since.
     known = workspace.tables.cases(columns=["split_group"], history=True)
-    pairs = twins_between(known, wanted["case_id"], trained_on)
+    whole_sets = {name.removesuffix("/*") for name in trained_on if name.endswith("/*")}
+    of_sets = known["case_id"][known["case_id"].str.partition("/")[0].isin(whole_sets)]
+    pairs = twins_between(known, wanted["case_id"], {*trained_on, *of_sets})
     if pairs and not choice.drop_leaking:
         raise LeakRefused(
             f"the model was trained on {len(pairs)} of these {len(wanted)} cases, or on scans they show again; leave "

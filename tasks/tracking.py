@@ -62,13 +62,32 @@ def _experiment_id(settings: Settings) -> str:
 
 
 @contextmanager
-def tracked_run(settings: Settings, name: str, *, kind: str, tags: Mapping[str, str | None]) -> Iterator[str]:
+def tracked_run(
+    settings: Settings,
+    name: str,
+    *,
+    kind: str,
+    tags: Mapping[str, str | None],
+    run_id: str | None = None,
+    parent_run_id: str | None = None,
+    system_metrics: bool = False,
+) -> Iterator[str]:
     """Open an MLflow run, write down the environment, and yield the run's id; an exception marks the run FAILED.
 
-    tags: lineage (flow run, model version, table versions); a None is left out.
+    tags: lineage (flow run, model version, table versions); a None is left out. run_id: go on in this run instead of a
+    new one. parent_run_id: of the run that this one is a part of. system_metrics: log the use of CPU, memory, disk,
+    network and, where `nvidia-ml-py` is installed, GPU while the run is open.
     """
     _prepare(settings)
-    with mlflow.start_run(experiment_id=_experiment_id(settings), run_name=name) as run:
+    opened = mlflow.start_run(
+        run_id=run_id,
+        experiment_id=None if run_id else _experiment_id(settings),
+        run_name=None if run_id else name,
+        nested=parent_run_id is not None,
+        parent_run_id=parent_run_id,
+        log_system_metrics=system_metrics,
+    )
+    with opened as run:
         mlflow.set_tags({"kind": kind, **{key: value for key, value in tags.items() if value is not None}})
         mlflow.log_dict(environment(), "environment.json")
         yield run.info.run_id

@@ -16,6 +16,8 @@ from catalog import layout
 from catalog.errors import AnnotationExists, LakeDamage, LakeUnreachable
 from catalog.lake import Lake
 from catalog.lake_write import StoredCase
+from catalog.objects import ObjectFiles
+from catalog.shard_object import ObjectShard
 from imaging.volume import Volume
 
 KEY = "0123456789abcdef" * 4
@@ -24,6 +26,7 @@ PATH = f"{HOME}/0123456789ab.zarr"
 SHARD = f"{PATH}/0/c/0/0/0"
 INDEX = f"{PATH}/labels/zarr.json"
 PSEUDO = "pseudo-v1-00ff"
+READERS = ("direct", layout.ZARRS, layout.ZARR_PYTHON)
 
 
 def noise(seed: int = 0) -> Volume:
@@ -61,11 +64,18 @@ def test_every_object_holds_the_bytes_of_the_local_file(
     assert [far.files.read(name) for name in names] == [near.files.read(name) for name in names]
 
 
-@pytest.mark.parametrize("pipeline", [layout.ZARRS, layout.ZARR_PYTHON])
+def read_by(reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have arrays read by the lake's own reader (`direct`) or by one of zarr's pipelines."""
+    if reader != "direct":
+        monkeypatch.setattr(ObjectShard, "of", lambda *_: None)
+        monkeypatch.setattr(layout, "codec_pipeline", lambda: reader)
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_boxes_are_read_as_they_were_given(
-    far: Lake, written: dict[str, Any], scan: Any, label: Any, monkeypatch: pytest.MonkeyPatch, pipeline: str
+    far: Lake, written: dict[str, Any], scan: Any, label: Any, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
-    monkeypatch.setattr(layout, "codec_pipeline", lambda: pipeline)
+    read_by(reader, monkeypatch)
     lake = Lake(far.location)
     np.testing.assert_array_equal(lake.open_image(written).read(), scan().array)
     np.testing.assert_allclose(lake.open_image(written).affine, scan().affine)
@@ -76,6 +86,31 @@ def test_boxes_are_read_as_they_were_given(
 def _padded(bits: Any) -> Any:
     """Return the box of 5 x 5 x 5 at (-2, 30, 60): two planes beyond the scan, none elsewhere."""
     return np.pad(bits[:, 0:3, 30:35, 60:65], [(0, 0), (2, 0), (0, 0), (0, 0)])
+
+
+def test_a_box_takes_one_request_where_its_chunks_lie_near_one_another(
+    far: Lake, written: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = far.open_image(written)
+    asked: list[int] = []
+    plain = ObjectFiles.ranges
+
+    def counted(files: ObjectFiles, name: str, ranges: Any) -> list[bytes]:
+        asked.append(len(ranges))
+        return plain(files, name, ranges)
+
+    monkeypatch.setattr(ObjectFiles, "ranges", counted)
+    stored.read()
+    assert asked == [6]  # 5 x 37 x 66 voxels in chunks of 32, asked for together
+
+
+def test_a_chunk_of_another_case_is_no_chunk_of_this_one(far: Lake) -> None:
+    row = row_of(far.write_case("kits", "case_1", KEY, noise(0), {}))
+    other = far.write_case("kits", "case_2", KEY, noise(1), {})
+    opened = far.open_image(row)
+    far.location.store.put(SHARD, far.files.read(f"{other.path}/0/c/0/0/0"))  # whole, sound, and of equal length
+    with pytest.raises(LakeDamage, match="of other content"):
+        opened.read()
 
 
 def test_writing_again_puts_back_what_is_missing_and_says_so(
@@ -147,7 +182,7 @@ def test_a_lost_conditional_write_is_tried_again_with_what_the_other_wrote(far: 
     assert far.files.read("a/list") == b"theirs ours"
 
 
-@pytest.mark.parametrize("pipeline", [layout.ZARRS, layout.ZARR_PYTHON])
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
     ("fault", "opened"),
     [
@@ -159,11 +194,11 @@ def test_damage_raises_whenever_it_happens(
     far: Lake,
     written: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
-    pipeline: str,
+    reader: str,
     fault: str,
     opened: bool,
 ) -> None:
-    monkeypatch.setattr(layout, "codec_pipeline", lambda: pipeline)
+    read_by(reader, monkeypatch)
     if opened:
         far.read_patch(written, (0, 0, 0), (5, 8, 8))
     content = bytearray(far.files.read(SHARD))
@@ -202,9 +237,11 @@ def test_a_wrong_bucket_is_told_with_url_and_remedy(s3_root: str, scan: Any) -> 
         lake.write_case("kits", "case_1", KEY, scan(), {})
 
 
+@pytest.mark.parametrize("reader", READERS)
 def test_a_store_that_does_not_answer_is_no_damage(
-    far: Lake, written: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    far: Lake, written: dict[str, Any], monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
+    read_by(reader, monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setattr("catalog.location.RETRY", {"max_retries": 0})
     lake = Lake(str(far.location))
@@ -212,6 +249,8 @@ def test_a_store_that_does_not_answer_is_no_damage(
         lake.open_image(written)
     stored = far.open_image(written)
     object.__setattr__(stored, "files", lake.files)
+    if isinstance(stored.shard, ObjectShard):
+        monkeypatch.setattr(stored.shard, "_files", lake.files)
     monkeypatch.setattr(type(stored.array), "__getitem__", lambda *_: (_ for _ in ()).throw(OSError("refused")))
     with pytest.raises(LakeUnreachable, match=r"127\.0\.0\.1:1"):
         stored.read()

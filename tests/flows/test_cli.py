@@ -28,7 +28,19 @@ def _ctfactory(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command_without_loading_torch(tmp_path: Path) -> None:
     result = _ctfactory("--help", cwd=tmp_path)
     assert result.returncode == 0
-    for command in ("demo", "ingest", "train", "fine-tune", "evaluate", "promote", "pseudo-label", "status", "serve"):
+    for command in (
+        "demo",
+        "ingest",
+        "train",
+        "cross-validate",
+        "fine-tune",
+        "evaluate",
+        "promote",
+        "pseudo-label",
+        "status",
+        "serve",
+        "models",
+    ):
         assert command in result.stdout
     code = "import sys; from flows import cli; sys.exit('torch' in sys.modules or 'prefect' in sys.modules)"
     root = Path(__file__).parents[2]

@@ -256,9 +256,9 @@ def test_bad_scans_and_requests_are_refused(model):
     image[4, 0, 0] = np.inf
     with pytest.raises(ValueError, match=r"2 NaN or infinite voxels, the first at \(1, 2, 3\)"):
         predict_bits(model, SETTINGS, image)
-    with pytest.raises(KeyError, match="this model has no class aorta"):
+    with pytest.raises(KeyError, match="this model has no class 'aorta'"):
         predict_bits(model, SETTINGS, scan(SETTINGS.patch), classes=["aorta"])
-    with pytest.raises(KeyError, match="unknown class 'livr'; nearest: liver"):
+    with pytest.raises(KeyError, match="no class 'livr'; nearest: liver; it has spleen, liver"):
         predict_bits(model, SETTINGS, scan(SETTINGS.patch), classes=["livr"])
     with pytest.raises(ValueError, match="three axes"):
         predict_bits(model, SETTINGS, scan((4, 4)))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -104,6 +105,32 @@ def test_leaving_early_ends_the_readers() -> None:
     assert readers_alive() == []
 
 
+def test_a_batch_stays_as_it_is_until_the_next_one_is_taken() -> None:
+    with open_batches(sampler(), range(12), 2, 0) as found:
+        for number, packed in enumerate(found):
+            time.sleep(0.05)  # the readers are done with all that they may make ahead
+            assert_same([packed.unpack()], [sampler().batch(number)])
+
+
+def test_what_was_unpacked_does_not_change_with_the_memory_that_it_came_from() -> None:
+    with open_batches(sampler(), range(8), 1, 0) as found:
+        first = next(found).unpack()
+        kept = first.image.clone(), first.bits.clone(), first.valid.clone()
+        list(found)
+    assert torch.equal(first.image, kept[0])
+    assert torch.equal(first.bits, kept[1])
+    assert torch.equal(first.valid, kept[2])
+
+
+def test_a_reader_that_is_killed_is_told_and_ends_the_others() -> None:
+    with open_batches(sampler(), range(1000), 2, 0) as found:
+        next(found)
+        os.kill(readers_alive()[1], signal.SIGKILL)
+        with pytest.raises(RuntimeError, match=r"reader process \d+: ended by itself \(exit code -9\) before batch"):
+            list(found)
+    assert readers_alive() == []
+
+
 SCRIPT = """
 import signal
 import time
@@ -153,3 +180,4 @@ def test_a_run_that_is_stopped_takes_its_readers_with_it(tmp_path: Path, how: st
         run.wait()
     _, alive = psutil.wait_procs([*readers, *servers], timeout=30)
     assert alive == []
+    assert list(Path("/dev/shm").glob(f"*{run.pid}*")) == []

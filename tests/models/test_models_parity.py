@@ -1,53 +1,42 @@
-"""The networks of the published checkpoints give the published numbers (golden vectors; skipped where absent)."""
+"""Published checkpoints, once imported, give the published numbers (golden vectors; skipped where absent)."""
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_vectors import VECTORS, authors_file, filled, needs_vectors
 
 from models.backbones import build_backbone
-from models.universal import UniversalModel
+from models.checkpoint import load_model
+from models.settings import ModelSettings
+from models.universal import build_model
+from tasks.import_model import import_model
+from tasks.registry import fetch_checkpoint
+from tasks.settings import Settings
 
-BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data" / "upstream_parity"
-VECTORS = Path(os.environ.get("CTFACTORY_UPSTREAM_PARITY", BESIDE))
 CASES = [("unet", "unet"), ("swinunetr", "swinunetr_v09")]
-needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason="golden vectors absent (CTFACTORY_UPSTREAM_PARITY)")
 
 
-def filled(backbone, recorded):
-    """A model whose tensors follow the vectors' rule: sorted keys, one generator."""
-    model = UniversalModel(build_backbone(backbone), torch.zeros(32, 512))
-    generator = torch.Generator().manual_seed(recorded["seed"])
-    state = model.state_dict()
-    for key in sorted(state):
-        if not state[key].is_floating_point():
-            continue
-        r = torch.randn(state[key].shape, generator=generator, dtype=torch.float32)
-        if key.endswith("running_var"):
-            r = 1 + r.abs()
-        elif r.dim() > 1:
-            r = r / (r.numel() / r.shape[0]) ** 0.5
-        else:
-            r = (1 + 0.1 * r) if key.endswith("weight") else 0.1 * r
-        state[key].copy_(r)
-    return model.eval()
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return Settings(workspace=tmp_path_factory.mktemp("parity"))
 
 
 @needs_vectors
 @pytest.mark.parametrize(("name", "backbone"), CASES)
-def test_golden_vectors(name, backbone):
+def test_an_imported_checkpoint_gives_the_golden_vectors(name, backbone, settings, tmp_path):
     recorded = json.loads((VECTORS / f"{name}_state_dict.json").read_text())
     golden = np.load(VECTORS / f"{name}.npz")
-    model = filled(backbone, recorded)
-    found = {
-        key: [list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in model.state_dict().items()
-    }
+    state = build_model(ModelSettings(backbone)).state_dict()
+    found = {key: [list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in state.items()}
     assert found == recorded["tensors"]
+    state = filled(state, recorded["seed"])
+    version = import_model(str(authors_file(tmp_path / f"{name}.pth", state)), name, settings).model
+    model, metadata = load_model(fetch_checkpoint(version, settings))
+    assert metadata.model.backbone == backbone
     x = torch.rand((1, 1, 64, 64, 64), generator=torch.Generator().manual_seed(recorded["seed"] + 1))
     at = tuple(golden["voxels"].astype(int).T)
     with torch.inference_mode():

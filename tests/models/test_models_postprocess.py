@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 from datasets_registry.taxonomy import class_info
 from imaging.bits import empty_bits, get_channel, set_channel
+from imaging.components import largest_components
 from models.postprocess import clean
 
 SHAPE = (12, 7, 5)
@@ -21,8 +23,12 @@ def bits_of(**boxes):
     return bits
 
 
+def mask_of(bits, name):
+    return get_channel(bits, class_info(name).channel)
+
+
 def voxels(bits, name):
-    return int(get_channel(bits, class_info(name).channel).sum())
+    return int(mask_of(bits, name).sum())
 
 
 def test_one_part_organs_keep_their_largest_part_and_colon_keeps_all():
@@ -68,3 +74,21 @@ def test_empty_stays_empty():
     cleaned = clean(bits_of())
     assert not cleaned.bits.any()
     assert (cleaned.removed, cleaned.added) == ({}, {})
+
+
+def test_what_lies_far_from_a_lesion_changes_nothing_about_it():
+    """The rules look at the box around a lesion only; a parent across its edge counts as in the whole scan."""
+    random = np.random.default_rng(1)
+    names = ("right_kidney", "left_kidney", "kidney_tumor", "kidney_cyst", "liver", "liver_tumor")
+    for _ in range(40):
+        bits = empty_bits(SHAPE, 32)
+        for name in names:
+            seeds = random.random(SHAPE) < random.choice([0.0, 0.01, 0.03, 0.2])
+            set_channel(bits, class_info(name).channel, seeds)
+        cleaned = clean(bits, names, reach_voxels=1)
+        for lesion, parents in (("kidney_tumor", names[:2]), ("liver_tumor", ("liver",))):
+            whole = {name: largest_components(mask_of(bits, name), class_info(name).components) for name in parents}
+            near = np.any([binary_dilation(mask, np.ones((3, 3, 3))) for mask in whole.values()], axis=0)
+            assert np.array_equal(mask_of(cleaned.bits, lesion), mask_of(bits, lesion) & near)
+            inside = np.any([mask_of(cleaned.bits, name) for name in parents], axis=0)
+            assert not (mask_of(cleaned.bits, lesion) & ~inside).any()

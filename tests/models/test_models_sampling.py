@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from models_source import AORTA, LIVER, SPLEEN, BoxSource
+from models_source import LIVER, SPLEEN, BoxSource
 
 from imaging.bits import pack
 from models.plan import TrainCase
-from models.sampling import PatchSampler, unpack_masks, window_hu
+from models.sampling import PatchReader, PatchSampler, unpack_masks, window_hu
 from models.settings import ModelSettings, TrainSettings
 
 MODEL = ModelSettings(classes=("spleen", "liver", "aorta"), patch=(16, 16, 16))
@@ -38,7 +38,7 @@ def test_batch_holds_what_its_cases_annotate():
     sampler = PatchSampler(BoxSource(), MODEL, TrainSettings(batch=2))
     for step in range(20):
         batch = sampler.batch(step)
-        names = [MODEL.classes[output] for output in batch.classes]
+        names = batch.classes
         for row, case_id in enumerate(batch.case_ids):
             expected = {"liver"} if int(case_id[-1]) % 2 == 0 else {"spleen", "aorta"}
             assert {name for name, is_on in zip(names, batch.annotated[row], strict=True) if is_on} == expected
@@ -49,8 +49,8 @@ def test_batch_holds_what_its_cases_annotate():
 def test_target_bits_lie_on_the_image_voxels():
     sampler = PatchSampler(BoxSource(), MODEL, TrainSettings(batch=1, shift_share=0.0, foreground=1.0))
     batch = sampler.batch(0)
-    for output, mask in zip(batch.classes, batch.target[0], strict=True):
-        hu = {"liver": 100, "spleen": 200}.get(MODEL.classes[output])
+    for name, mask in zip(batch.classes, batch.target[0], strict=True):
+        hu = {"liver": 100, "spleen": 200}.get(name)
         if hu is not None:
             assert mask.any()
             assert torch.allclose(batch.image[0, 0][mask], torch.tensor((hu + 175) / 425), atol=1e-6)
@@ -111,8 +111,29 @@ def test_no_annotated_class_is_an_error_that_counts_the_cases():
 def test_absent_classes_take_part_without_foreground():
     sampler = PatchSampler(BoxSource(), MODEL, TrainSettings(batch=1))
     steps = [sampler.batch(step) for step in range(20)]
-    position = MODEL.channels.index(AORTA)
     assert any(
-        position in batch.classes and not batch.target.numpy()[0, batch.classes.index(position)].any()
-        for batch in steps
+        "aorta" in batch.classes and not batch.target.numpy()[0, batch.classes.index("aorta")].any() for batch in steps
     )
+
+
+@pytest.mark.parametrize("stored", [1, 2, 3])
+def test_only_the_words_of_the_models_classes_are_kept(stored: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelSettings, "channels", (3, 40))  # as if more than 32 classes were known
+    words = np.arange(1, 1 + stored * 24, dtype=np.uint32).reshape(stored, 2, 3, 4)
+
+    class Source:
+        def read(self, *asked):
+            return np.full(asked[2], 7, np.int16), words, (slice(0, 2), slice(0, 3), slice(0, 4))
+
+    model = ModelSettings(classes=("liver", "spleen"), patch=(8, 8, 8))
+    object.__setattr__(model, "patch", (2, 3, 4))
+    reader = PatchReader(Source(), model, TrainSettings(batch=1))
+    memory = bytearray(b"\xff" * reader.nbytes)
+    voxels = reader.voxels(memoryview(memory))
+    reader.read([("a/1", (0, 0, 0))], voxels)
+    assert reader.nbytes == 24 * (2 + 2 * 4)
+    assert (voxels.hu == 7).all()
+    assert voxels.bits.shape == (1, 2, 4, 3, 2)  # W, Z, Y, X
+    kept = min(stored, 2)
+    assert np.array_equal(voxels.bits[0, :kept], words[:kept].transpose(0, 3, 2, 1))
+    assert not voxels.bits[0, kept:].any()  # a lake of an earlier taxonomy holds none of the later classes

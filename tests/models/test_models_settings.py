@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from models.settings import (
@@ -29,15 +31,24 @@ def test_paper_preset_holds_the_published_numbers():
     assert preset.model.hu_window == (-175, 250)
 
 
+def test_the_paper_is_given_for_both_of_its_backbones():
+    swin, unet = load_preset("paper"), load_preset("paper_unet")
+    assert (swin.model.backbone, unet.model.backbone) == ("swinunetr", "unet")
+    assert replace(unet.model, backbone="swinunetr") == swin.model
+    assert unet.train == swin.train
+    assert swin.train.steps == 50 * round(3410 / swin.train.batch)
+    assert swin.train.clip_norm == 0
+
+
 def test_unknown_keys_and_sections_are_errors(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("train: {stepz: 3}")
-    with pytest.raises(KeyError, match=r"own\.yaml: train: unknown key stepz; known keys: steps"):
+    with pytest.raises(KeyError, match=r"own\.yaml: train: unknown key stepz .did you mean steps..; known keys: steps"):
         load_preset(path)
     path.write_text("optimiser: {}")
     with pytest.raises(KeyError, match="unknown section optimiser"):
         load_preset(path)
-    with pytest.raises(FileNotFoundError, match="demo, paper"):
+    with pytest.raises(FileNotFoundError, match="demo, fine_tune, paper, paper_unet"):
         load_preset("nonsense")
 
 
@@ -69,6 +80,8 @@ def test_single_values_can_be_replaced():
         (TrainSettings, {"lr": float("nan")}, "train.lr: nan"),
         (TrainSettings, {"foreground": 1.2}, "train.foreground: 1.2"),
         (TrainSettings, {"precision": "fp8"}, "bf16-mixed"),
+        (TrainSettings, {"ema": 1.0}, "train.ema: 1.0"),
+        (TrainSettings, {"loss_weights": {"liver": -1}}, "liver has -1"),
         (TrainSettings, {"rarity": 1.5}, "train.rarity: 1.5"),
         (TrainSettings, {"lesion_weight": -1.0}, "train.lesion_weight: -1"),
         (TrainSettings, {"dataset_weights": {"lits": float("inf")}}, "lits has inf"),
@@ -91,8 +104,8 @@ def test_settings_survive_json():
     settings = ModelSettings(classes=("liver", "aorta"))
     assert model_settings(as_mapping(settings)) == settings
     assert settings.channels == (5, 7)
-    assert settings.select(["aorta"]) == [1]
-    with pytest.raises(KeyError, match="no class spleen"):
+    assert settings.select(["Aorta"]) == ("aorta",)
+    with pytest.raises(KeyError, match="no class 'spleen'"):
         settings.select(["spleen"])
 
 

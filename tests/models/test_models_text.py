@@ -13,12 +13,14 @@ from safetensors.numpy import save_file
 from datasets_registry.taxonomy import class_names
 from models.text import (
     PROMPTS,
+    PUBLISHED_ENCODER,
     HashingTextEncoder,
     OpenClipTextEncoder,
     array_digest,
     class_texts,
     embed_classes,
     embed_titles,
+    same_encoder,
     text_encoder,
 )
 
@@ -107,11 +109,32 @@ def test_any_title_is_embedded_as_a_class_of_that_title_is():
 def test_unknown_encoder_is_named():
     with pytest.raises(ValueError, match="'bert'"):
         text_encoder("bert")
+    with pytest.raises(ValueError, match="nearest: hashing"):
+        text_encoder("hash")
+
+
+def test_ids_of_one_set_of_weights_are_the_same_encoder():
+    assert same_encoder(PUBLISHED_ENCODER, "open_clip/ViT-B-32/openai")
+    assert same_encoder("hashing-ngram-512-v1", HashingTextEncoder().id)
+    assert not same_encoder(PUBLISHED_ENCODER, "open_clip/ViT-B-32/laion2b_s34b_b79k")
+    assert not same_encoder("hashing-ngram-512-v1", "random-512-v1")
 
 
 def test_open_clip_weights_must_exist(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         OpenClipTextEncoder("ViT-B-32", str(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("open_clip:ViT-B32:openai", "nearest: ViT-B-32.*give a file: open_clip:ViT-B32:FILE"),
+        ("open_clip:ViT-B-32:opnai", "'opnai' is not a known tag.*text_encoder hashing"),
+    ],
+)
+def test_unknown_open_clip_models_and_tags_say_what_helps(spec, message):
+    with pytest.raises(RuntimeError, match=message):
+        text_encoder(spec).encode(["liver"])
 
 
 def test_open_clip_reads_a_local_weight_file(tmp_path):

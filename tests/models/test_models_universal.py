@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.backbones import BACKBONES, build_backbone
+import models.text_head
+from models.backbones import build_backbone
 from models.head import PARAMETERS, head_logits
 from models.loss import masked_loss
 from models.settings import ModelSettings
@@ -58,9 +59,42 @@ def test_head_equals_plain_convolutions_with_gradients():
 def test_asking_for_classes_gives_their_logits_in_the_order_asked(model):
     model.eval()
     x = torch.rand(2, 1, 16, 32, 16)
-    every, some = model(x), model(x, [3, 1])
+    every, some = model(x), model(x, ["aorta", "spleen"])
     assert every.shape == (2, 4, 16, 32, 16)
     assert torch.allclose(some, every[:, [3, 1]], atol=1e-5)
+
+
+def test_classes_are_asked_for_by_name_or_title(model):
+    model.eval()
+    x = torch.rand(1, 1, 16, 16, 16)
+    assert torch.equal(model(x, ["Right kidney"]), model(x, ["right_kidney"]))
+    with pytest.raises(KeyError, match=r"no class 'livr'; nearest: liver"):
+        model(x, ["livr"])
+    with pytest.raises(KeyError, match="no class 'pancreas'"):  # in the taxonomy, but not in this model
+        model(x, ["pancreas"])
+
+
+def test_one_class_asked_for_costs_one_class(model, monkeypatch):
+    computed = []
+    real = models.text_head.head_logits
+    monkeypatch.setattr(
+        models.text_head, "head_logits", lambda f, p, w: (computed.append(p.shape[1]), real(f, p, w))[1]
+    )
+    model(torch.rand(1, 1, 16, 16, 16), ["aorta"])
+    assert computed == [1]
+
+
+def test_free_rows_come_behind_the_classes(model):
+    model.eval()
+    x = torch.rand(2, 1, 16, 16, 16)
+    rows = model.organ_embedding[[2, 0]]
+    both = model(x, ["spleen"], rows=rows)
+    assert both.shape == (2, 3, 16, 16, 16)
+    assert torch.equal(both[:, :1], model(x, ["spleen"]))
+    assert torch.equal(both[:, 1:], model(x, ["right_kidney", "liver"]))
+    assert torch.equal(model(x, [], rows=rows), both[:, 1:])
+    with pytest.raises(ValueError, match="no class and no text row"):
+        model(x, [])
 
 
 def test_unwanted_pairs_are_skipped_and_change_nothing_else(model):
@@ -103,7 +137,7 @@ def test_an_unannotated_class_gets_no_gradient_on_any_parameter(model):
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter.grad, mixed[name]), name
     model.zero_grad()
-    masked_loss(model(x, [0, 2]), target[:, [0, 2]], annotated[:, [0, 2]])[0].backward()
+    masked_loss(model(x, ["liver", "right_kidney"]), target[:, [0, 2]], annotated[:, [0, 2]])[0].backward()
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, mixed[name], atol=1e-5), name
 
@@ -119,26 +153,6 @@ def test_embeddings_of_other_classes_are_refused():
         build_model(ModelSettings(classes=("spleen",)), embeddings)
 
 
-def test_backbones_keep_their_promise():
-    backbone = build_backbone("tiny").eval()
-    deep, last = backbone(torch.rand(2, 1, 32, 16, 48))
-    assert deep.shape[:2] == (2, backbone.deep_channels)
-    assert last.shape == (2, backbone.last_channels, 32, 16, 48)
-    assert backbone.last_channels % 16 == 0
-    assert backbone.deep_channels % 16 == 0
-
-
-def test_a_patch_that_cannot_be_halved_is_refused():
-    with pytest.raises(ValueError, match="multiple of"):
-        build_backbone("tiny")(torch.rand(1, 1, 17, 16, 16))
-
-
-def test_unknown_backbone_lists_the_known_ones():
-    with pytest.raises(KeyError, match="tiny"):
-        build_backbone("resnet")
-    assert "tiny" in BACKBONES
-
-
 def test_embeddings_are_stored_as_given():
     rows = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
-    assert np.array_equal(UniversalModel(build_backbone("tiny"), rows).organ_embedding.numpy(), rows)
+    assert np.array_equal(UniversalModel(build_backbone("tiny"), rows, ("a", "b", "c")).organ_embedding.numpy(), rows)

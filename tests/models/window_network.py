@@ -23,15 +23,14 @@ class WindowNetwork(nn.Module):
         self.names, self.shift, self.memory = tuple(names), shift, memory or {}
         self.seen: list[Tensor] = []
 
-    def forward(self, x: Tensor, classes: Sequence[int | str] | None = None, *, rows: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, classes: Sequence[str] | None = None, *, rows: Tensor | None = None) -> Tensor:
         """Return logits (B, C + R, X, Y, Z) of `x` (B, 1, X, Y, Z)."""
         if len(x) > self.memory.get(x.device.type, len(x)):
             raise torch.OutOfMemoryError(f"no room for {len(x)} windows")
         self.seen += list(x[:, 0])
-        names = [self.names[one] if isinstance(one, int) else one for one in classes or self.names]
         ramp = torch.linspace(-0.3, 0.3, x.shape[2])[:, None, None] + torch.linspace(-0.1, 0.2, x.shape[4])
         base = x.mean(dim=(2, 3, 4), keepdim=True) + ramp + self.shift  # (B, 1, X, Y, Z)
-        logits = [(x - 0.5) * (class_info(name).index % 7 + 1) + base for name in names]
+        logits = [(x - 0.5) * (class_info(name).index % 7 + 1) + base for name in classes or self.names]
         logits += [x - 0.5 + base + row.mean() for row in (() if rows is None else rows)]
         return torch.cat(logits, dim=1)
 

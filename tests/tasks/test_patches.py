@@ -37,7 +37,7 @@ def _commit(
     """Commit a case with one voxel of a liver (or of `shown`) at (1, 2, 3) and HU that count up along x, y, z."""
     affine = np.diag([*SPACING_MM, 1.0])
     image = Volume(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE), affine)
-    bits = empty_bits(SHAPE, 32)
+    bits = empty_bits(SHAPE, len(all_classes()))
     mask = np.zeros(SHAPE, dtype=bool)
     mask[1, 2, 3] = True
     set_channel(bits, class_info(known.get("shown", "liver")).channel, mask)
@@ -84,6 +84,23 @@ def test_a_patch_is_read_where_it_was_asked_for_and_padded_with_air(workspace: W
     liver = np.uint32(1) << np.uint32(class_info("liver").channel)
     assert bits[0, 0, 0, 0] == liver
     assert bits.sum() == liver
+
+
+def test_labels_of_another_class_table_are_refused(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("left_renal_vein", "right_renal_vein")
+    for number, order in enumerate((names, names[::-1])):
+        rows = [f"{{index: {33 + place}, name: {name}, kind: vessel}}" for place, name in enumerate(order)]
+        (tmp_path / f"{number}.yaml").write_text(f"classes: [{', '.join(rows)}]")
+    monkeypatch.setenv("CTFACTORY_TAXONOMY", str(tmp_path / "0.yaml"))
+    _commit(workspace, "a", "1", fold=1, shown="left_renal_vein", classes=names)
+    assert _source(workspace).annotated_classes() == names
+    monkeypatch.setenv("CTFACTORY_TAXONOMY", str(tmp_path / "1.yaml"))
+    with pytest.raises(
+        ValueError, match=r"a/1: left_renal_vein lies in bit 32 of the lake, in bit 33 by the class table"
+    ):
+        _source(workspace)
 
 
 def test_held_out_external_and_twin_cases_stay_out(workspace: Workspace) -> None:

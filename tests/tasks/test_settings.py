@@ -41,12 +41,13 @@ def test_reference_page_lists_every_setting() -> None:
     assert settings_reference() in REFERENCE.read_text()
 
 
-def test_own_cards_come_from_the_environment_that_workers_inherit(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("ctfactory.toml").write_text('cards = "cards"\n')
-    with pytest.raises(ValidationError, match="set CTFACTORY_CARDS in the environment"):
+@pytest.mark.parametrize("name", ["cards", "taxonomy"])
+def test_own_tables_come_from_the_environment_that_workers_inherit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    Path("ctfactory.toml").write_text(f'{name} = "mine"\n')
+    with pytest.raises(ValidationError, match=f"set CTFACTORY_{name.upper()} in the environment"):
         Settings()
-    monkeypatch.setenv("CTFACTORY_CARDS", "cards")
-    assert Settings().cards == "cards"
+    monkeypatch.setenv(f"CTFACTORY_{name.upper()}", "mine")
+    assert getattr(Settings(), name) == "mine"
 
 
 def test_the_lake_may_be_a_folder_or_a_url(monkeypatch: pytest.MonkeyPatch) -> None:

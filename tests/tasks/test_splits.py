@@ -141,6 +141,9 @@ def test_scoring_what_was_trained_on_or_its_twin_is_refused(lake: Workspace) -> 
     deal_new_cases(lake)
     with pytest.raises(LeakRefused, match=r"trained on 1 of these 2 cases.*\n  ward/1 = lits/5"):
         cases_to_score(lake, SplitChoice(), ["ward"], ["lits/5", "lits/7"])
+    with pytest.raises(LeakRefused, match=r"ward/1 = lits/5"):
+        cases_to_score(lake, SplitChoice(), ["ward"], ["lits/*"])  # published weights: any case of the set
+    assert ids(cases_to_score(lake, SplitChoice(), ["ward"], ["kits/*"])) == ["ward/1", "ward/2"]
     lake.tables.withdraw(["lits/5"], "consent withdrawn")
     with pytest.raises(LeakRefused, match=r"ward/1 = lits/5"):
         cases_to_score(lake, SplitChoice(), ["ward"], ["lits/5"])
