@@ -63,7 +63,7 @@ class TextHead(nn.Module):
     def voxel_features(self, last: Tensor) -> Tensor:
         """Return what the head reads, (B, 8, X * Y * Z), from the last features (B, L, X, Y, Z)."""
         if frugal(last):
-            norm, reduction = cast(nn.GroupNorm, self.precls_conv[0]), cast(nn.Conv3d, self.precls_conv[2])
+            norm, reduction = cast("nn.GroupNorm", self.precls_conv[0]), cast("nn.Conv3d", self.precls_conv[2])
             return project(last, norm, reduction)
         features: Tensor = self.precls_conv(last.contiguous())  # (B, 8, X, Y, Z)
         return features.flatten(2)

@@ -129,12 +129,9 @@ def test_classes_stay_on_their_voxels() -> None:
     for step in range(5):
         batch = sampler.batch(step)
         for name, hu in (("liver", 100), ("spleen", 200)):
-            channel = MODEL.classes.index(name)
-            if channel in batch.classes:
-                mask = (
-                    batch.target[:, batch.classes.index(channel)]
-                    & batch.annotated[:, batch.classes.index(channel), None, None, None]
-                )
+            if name in batch.classes:
+                place = batch.classes.index(name)
+                mask = batch.target[:, place] & batch.annotated[:, place, None, None, None]
                 assert torch.allclose(batch.image[:, 0][mask], torch.tensor((hu + 175) / 425), atol=1e-6)
                 seen += int(mask.sum())
     assert seen
