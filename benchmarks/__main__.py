@@ -8,6 +8,9 @@ from importlib import import_module
 BENCHMARKS = (
     "nsd",
     "head",
+    "window",
+    "train_step",
+    "gpu",
     "scan",
     "patch",
     "loader",

@@ -39,7 +39,7 @@ from models.infer import predict_bits
 from models.infer_windows import gaussian_weight, window_starts
 from models.plan import TrainCase
 from models.sampling import window_hu
-from models.settings import ModelSettings, TrainSettings, load_preset
+from models.settings import ModelSettings, Precision, TrainSettings, load_preset
 from models.train import train
 from models.universal import UniversalModel
 
@@ -108,8 +108,8 @@ def _efficiency(scale: Scale) -> float:
             backbone = build_backbone(name).to("meta")
             x = torch.empty(1, 1, *[scale.patch] * 3, device="meta")
             alone = _flops(lambda: backbone(x))  # noqa: B023
-            model = UniversalModel(backbone, torch.zeros(32, 512)).to("meta")
-            whole = _flops(lambda: model(x))  # noqa: B023
+            # 1x1x1 layers to 8 channels, then 8-8-8-1 for each of 32 classes
+            whole = alone + 2 * scale.patch**3 * (backbone.last_channels * 8 + 32 * (64 + 64 + 8))
         except Exception as error:  # one that cannot be counted without numbers must not end the run
             print(f"{name}: not counted ({type(error).__name__}: {error})")
             continue
@@ -170,7 +170,8 @@ def _train(scale: Scale, folder: Path) -> Path:
     print(
         f"training: {each:.3f} s a step of {scale.batch} patches; data wait {100 * waited / seconds:.2f} % of the time"
     )
-    return result.checkpoint
+    checkpoint: Path = result.checkpoint
+    return checkpoint
 
 
 def _timed_train(
@@ -228,8 +229,8 @@ def _windows(scale: Scale, model: UniversalModel, reference: ReferenceModel) -> 
 
 
 def _lay_out(model: UniversalModel, layout: torch.memory_format) -> None:
-    model.backbone.memory_format = layout  # type: ignore[misc]
-    model.backbone.to(memory_format=layout)  # type: ignore[call-overload]
+    model.backbone.memory_format = layout
+    model.backbone.to(memory_format=layout)
 
 
 def _milliseconds(run: Callable[[], Any], scale: Scale) -> float:
@@ -254,7 +255,7 @@ def _scan(
 ) -> None:
     """Print and record the time of a whole scan by both forms, memory, share of peak and agreement."""
     image = render(make_anatomy(scale.cases), (scale.scan,) * 3, _affine(scale), seed=99)[0].array
-    precision = "bf16-mixed" if scale.cuda else "32-true"
+    precision: Precision = "bf16-mixed" if scale.cuda else "32-true"
 
     def ours() -> NDArray[np.bool_]:
         found = predict_bits(
@@ -265,8 +266,9 @@ def _scan(
     theirs_s, theirs_gb, theirs = _measured(lambda: _reference_masks(reference, image, settings, scale), scale, 1)
     ours_s, ours_gb, masks = _measured(ours, scale, 3)
     windows = len(window_starts(scale.scan, scale.patch, OVERLAP)) ** 3
-    record(name, ours_s, theirs_s, "s")
-    record(f"{name} memory", ours_gb, theirs_gb, "GB")
+    if scale.cuda:
+        record(name, ours_s, theirs_s, "s")
+        record(f"{name} memory", ours_gb, theirs_gb, "GB")
     achieved = windows * flops / ours_s / 1e12
     peak = next((v for k, v in PEAK_TFLOPS.items() if scale.cuda and k in torch.cuda.get_device_name()), float("nan"))
     print(f"{name}: {windows} windows, {achieved:.1f} TFLOP/s, {100 * achieved / peak:.1f} % of the card's bf16 peak")

@@ -85,6 +85,18 @@ class ReferenceSwin(nn.Module):
 
     deep_channels, last_channels = 16 * FEATURES, FEATURES
 
+    swinViT: nn.Module
+    encoder1: nn.Module
+    encoder2: nn.Module
+    encoder3: nn.Module
+    encoder4: nn.Module
+    encoder10: nn.Module
+    decoder5: nn.Module
+    decoder4: nn.Module
+    decoder3: nn.Module
+    decoder2: nn.Module
+    decoder1: nn.Module
+
     def __init__(self, merging: str | type[nn.Module]) -> None:
         super().__init__()
         network = SwinUNETR(in_channels=1, out_channels=1, feature_size=FEATURES, downsample=merging)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -63,13 +65,13 @@ class _Up(nn.Module):
         self.ops = nn.Sequential(_Convolution(inputs + skip, outputs), _Convolution(outputs, outputs))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        first: _Convolution
-        second: _Convolution
-        first, second = self.ops
         if frugal(x) and not self.training:
+            first, second = cast("list[_Convolution]", list(self.ops))
             x = convolve_joined(x, self.up_conv, skip, first.conv1.weight, first.conv1.bias)
-            return second(first.finish(x))
-        return second(first(torch.cat([self.up_conv(x), skip], dim=1)))
+            features: Tensor = second(first.finish(x))
+        else:
+            features = self.ops(torch.cat([self.up_conv(x), skip], dim=1))
+        return features
 
 
 def _halve(x: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ The matrix form writes and reads 16 hidden numbers per voxel and class; here the
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-not-found]
+import triton.language as tl  # type: ignore[import-not-found]
 from torch import Tensor
 
 BLOCK = 512
@@ -36,7 +36,7 @@ def _layer(w, b, x0, x1, x2, x3, x4, x5, x6, x7):  # type: ignore[no-untyped-def
     return y0, y1, y2, y3, y4, y5, y6, y7
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _head(features, parameters, logits, voxels, classes, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
     """features (B, 8, N), parameters (B, C, 153), logits (B, C, N); a program does SIZE voxels of a sample."""
     sample = tl.program_id(1).to(tl.int64)

@@ -32,7 +32,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int
     It asks for oneDNN by name: PyTorch 2.13 does not where batch x channels x rows x columns <= 20,480.
     """
     x = channels_last(x)
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return channels_last(functional.conv3d(x, weight, bias, padding=padding))
     ones = [1, 1, 1]
     found: Tensor = torch.ops.aten.mkldnn_convolution(x, channels_last(weight), bias, [padding] * 3, ones, ones, 1)
@@ -48,7 +48,7 @@ def normalise_(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     for sample in x:
         rows = sample.permute(1, 2, 3, 0).view(-1, x.shape[1])  # (voxels, C), no copy
         a, b = _affine(rows, x.shape[1], weight, bias, eps)
-        for part in rows.split(_rows_a_pass(rows)):
+        for part in _passes(rows):
             part.mul_(a).add_(b)
             if slope == 0:
                 part.relu_()
@@ -125,28 +125,30 @@ def project(x: Tensor, norm: nn.GroupNorm, last: nn.Conv3d) -> Tensor:
     for sample, into in zip(x, found, strict=True):
         rows = sample.permute(1, 2, 3, 0).view(-1, x.shape[1])  # (voxels, C), no copy
         a, b = _affine(rows, norm.num_groups, norm.weight, norm.bias, norm.eps)
-        places = into.split(_rows_a_pass(rows), dim=1)
-        for part, place in zip(rows.split(_rows_a_pass(rows)), places, strict=True):
+        done = 0
+        for part in _passes(rows):
             hidden = part.mul(a).add_(b).relu_()  # (n, C)
-            place.copy_(functional.linear(hidden, weight, last.bias).T)
+            into[:, done : done + len(part)] = functional.linear(hidden, weight, last.bias).T
+            done += len(part)
     return found
 
 
 def halve(x: Tensor) -> Tensor:
     """Return the largest of each 2 x 2 x 2 voxels of `x` (B, C, X, Y, Z), all even: (B, C, X/2, Y/2, Z/2)."""
     for axis in (2, 3, 4):
-        sides = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
-        x = torch.maximum(*sides)
+        sides = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :]).unbind(axis + 1)
+        x = torch.maximum(sides[0], sides[1])
     return x
 
 
-def _rows_a_pass(rows: Tensor) -> int:
-    return max(1, ROWS // rows.shape[1])
+def _passes(rows: Tensor) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = torch.split(rows, max(1, ROWS // rows.shape[1]))
+    return parts
 
 
 def _affine(rows: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """Return a and b (C,) such that a * rows + b is `rows` (voxels, C) normalised in `groups` groups of channels."""
-    parts = rows.split(_rows_a_pass(rows))
+    parts = _passes(rows)
     sums = torch.stack([part.sum(0) for part in parts]).double().sum(0)  # (C,)
     mean = (sums.view(groups, -1).mean(1) / len(rows)).repeat_interleave(len(sums) // groups)  # (C,)
     centre = mean.float()

@@ -36,12 +36,13 @@ class GroupedAttention(WindowAttention):  # type: ignore[misc]
         index = self.relative_position_index[:n, :n].reshape(-1)
         bias = self.relative_position_bias_table[index].view(1, n, n, heads).permute(0, 3, 1, 2)  # (1, H, n, n)
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for group in torch.arange(windows).split(max(1, SCORES[x.device.type] // (heads * n * n))):
-            part = slice(int(group[0]), int(group[-1]) + 1)
+        together = max(1, SCORES.get(x.device.type, 1 << 22) // (heads * n * n))
+        for first in range(0, windows, together):
+            part = slice(first, min(first + together, windows))
             q, k, v = self.qkv(x[part]).view(-1, n, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)  # (w, H, n, d)
             scores = bias
             if mask is not None:
-                own = mask[group.to(mask.device) % len(mask)]  # (w, n)
+                own = mask[torch.arange(part.start, part.stop, device=mask.device) % len(mask)]  # (w, n)
                 far = (own[:, None, :, None] != own[:, None, None, :]).to(bias.dtype)  # (w, 1, n, n)
                 scores = bias + FAR * far  # (w, H, n, n)
             attended = functional.scaled_dot_product_attention(
@@ -54,9 +55,14 @@ class GroupedAttention(WindowAttention):  # type: ignore[misc]
 def group_windows(transformer: SwinTransformer) -> None:
     """Give every block of `transformer` an attention that can take some windows at a time."""
     for layer in _layers(transformer):
-        for block in layer.blocks:
-            old = block.attn
-            block.attn = GroupedAttention(old.dim, old.num_heads, old.window_size, qkv_bias=old.qkv.bias is not None)
+        group_layer(layer)
+
+
+def group_layer(layer: BasicLayer) -> None:
+    """Do so for one stage; the weights are new."""
+    for block in layer.blocks:
+        old = block.attn
+        block.attn = GroupedAttention(old.dim, old.num_heads, old.window_size, qkv_bias=old.qkv.bias is not None)
 
 
 def hidden_maps(transformer: SwinTransformer, x: Tensor) -> list[Tensor]:
@@ -67,7 +73,7 @@ def hidden_maps(transformer: SwinTransformer, x: Tensor) -> list[Tensor]:
     tokens = transformer.patch_embed(x).permute(0, 2, 3, 4, 1)  # (B, x, y, z, C)
     found = [tokens]
     for layer in _layers(transformer):
-        found.append(_stage(layer, found[-1].contiguous()))
+        found.append(run_stage(layer, found[-1].contiguous()))
     return [functional.layer_norm(each, each.shape[-1:]).permute(0, 4, 1, 2, 3) for each in found]
 
 
@@ -76,7 +82,7 @@ def _layers(transformer: SwinTransformer) -> list[BasicLayer]:
     return [stage[0] for stage in stages]
 
 
-def _stage(layer: BasicLayer, x: Tensor) -> Tensor:
+def run_stage(layer: BasicLayer, x: Tensor) -> Tensor:
     """Return (B, x/2, y/2, z/2, 2 C) of `x` (B, x, y, z, C)."""
     size = tuple(x.shape[1:4])
     window, shift = get_window_size(size, layer.window_size, layer.shift_size)
