@@ -39,7 +39,7 @@ from models.infer import predict_bits
 from models.infer_windows import gaussian_weight, window_starts
 from models.plan import TrainCase
 from models.sampling import window_hu
-from models.settings import ModelSettings, Precision, TrainSettings, load_preset
+from models.settings import ModelSettings, Precision, load_preset
 from models.train import train
 from models.universal import UniversalModel
 
@@ -50,7 +50,7 @@ OVERLAP = 0.5
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is. short, long: steps of the two trainings whose difference is measured."""
+    """How large everything is. steps: of the training."""
 
     device: str
     backbone: str
@@ -59,8 +59,7 @@ class Scale:
     cases: int
     batch: int
     windows: int
-    short: int
-    long: int
+    steps: int
     readers: int
     spacing_mm: float
 
@@ -70,12 +69,8 @@ class Scale:
         return self.device == "cuda"
 
 
-FULL = Scale(
-    "cuda", "swinunetr", patch=96, scan=300, cases=6, batch=6, windows=9, short=20, long=140, readers=8, spacing_mm=1.5
-)
-SMALL = Scale(
-    "cpu", "unet", patch=16, scan=24, cases=2, batch=2, windows=2, short=1, long=2, readers=1, spacing_mm=16.0
-)
+FULL = Scale("cuda", "swinunetr", patch=96, scan=300, cases=4, batch=6, windows=9, steps=120, readers=8, spacing_mm=1.5)
+SMALL = Scale("cpu", "unet", patch=16, scan=24, cases=2, batch=2, windows=2, steps=2, readers=1, spacing_mm=16.0)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -140,45 +135,34 @@ def _learnt(scale: Scale, folder: Path, flops: float, compiled: bool) -> None:
 
 
 def _train(scale: Scale, folder: Path) -> Path:
-    """Train twice, print the data wait of the steps that the longer run has more, and return its checkpoint."""
+    """Train, print the share of time that the last steps waited for patches, and return the checkpoint."""
     source = _phantoms(scale, folder)
-    totals = []
-    for steps in (scale.short, scale.long):
-        preset = load_preset(
-            "paper",
-            model={"backbone": scale.backbone, "text_encoder": "hashing", "patch": [scale.patch] * 3},
-            train={
-                "steps": scale.long,
-                "batch": scale.batch,
-                "warmup": 10,
-                "save_every": 0,
-                "readers": scale.readers,
-                "zoom_datasets": ["bench"],
-                "device": scale.device,
-                "precision": "bf16-mixed" if scale.cuda else "32-true",
-            },
-        )
-        if scale.cuda:
-            torch.cuda.reset_peak_memory_stats()
-        result, elapsed = _timed_train(source, preset.model, preset.train, folder / f"run{steps}", steps)
-        totals.append((elapsed, elapsed * result.data_wait_share))
-        gb = torch.cuda.max_memory_allocated() / 1e9 if scale.cuda else float("nan")
-        print(f"training: {steps} steps in {elapsed:.1f} s, of which {totals[-1][1]:.2f} s waiting; losses "
-              f"{result.final_losses}; {gb:.1f} GB", flush=True)  # fmt: skip
-    seconds, waited = (long - short for short, long in zip(*totals, strict=True))
-    each = seconds / (scale.long - scale.short)
-    print(
-        f"training: {each:.3f} s a step of {scale.batch} patches; data wait {100 * waited / seconds:.2f} % of the time"
+    preset = load_preset(
+        "paper",
+        model={"backbone": scale.backbone, "text_encoder": "hashing", "patch": [scale.patch] * 3},
+        train={
+            "steps": scale.steps,
+            "batch": scale.batch,
+            "warmup": 10,
+            "save_every": 0,
+            "readers": scale.readers,
+            "zoom_datasets": ["bench"],
+            "device": scale.device,
+            "precision": "bf16-mixed" if scale.cuda else "32-true",
+        },
     )
-    checkpoint: Path = result.checkpoint
-    return checkpoint
-
-
-def _timed_train(
-    source: LakeSource, model: ModelSettings, settings: TrainSettings, out: Path, steps: int
-) -> tuple[Any, float]:
-    result = train(source, model, settings, out, stop_after=steps)
-    return result, steps * settings.batch / result.patches_per_s
+    if scale.cuda:
+        torch.cuda.reset_peak_memory_stats()
+    seen: list[dict[str, float]] = []
+    began = time.perf_counter()
+    result = train(source, preset.model, preset.train, folder / "run", on_step=lambda _, rates: seen.append(rates))
+    gb = torch.cuda.max_memory_allocated() / 1e9 if scale.cuda else float("nan")
+    last = seen[-1]  # rates over the last steps, when the readers have long started
+    print(f"training: {result.steps} steps in {time.perf_counter() - began:.1f} s with the start of readers; "
+          f"loss {seen[0]['loss']:.3f} to {last['loss']:.3f}; {gb:.1f} GB")  # fmt: skip
+    print(f"training: {scale.batch / last['patches_per_s']:.3f} s a step of {scale.batch} patches, data wait "
+          f"{100 * last['data_wait_share']:.2f} % of the time", flush=True)  # fmt: skip
+    return result.checkpoint
 
 
 def _phantoms(scale: Scale, folder: Path) -> LakeSource:

@@ -53,7 +53,11 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train. rarity, foreground: as in `TrainSettings`. added: classes met only in a second training."""
+    """One way to train.
+
+    rarity: as in `TrainSettings`. added: classes met only in a second training. share: of the budget's steps; the
+    networks for one set each share them, so that they take no longer together than one network for all.
+    """
 
     name: str
     classes: tuple[str, ...] = CLASSES
@@ -61,11 +65,18 @@ class Arm:
     labels: Labels = "partial"
     rarity: float = 0.0
     added: tuple[str, ...] = ()
+    share: float = 1.0
+
+    @property
+    def cost(self) -> float:
+        """Steps of all its trainings, as a share of the budget's."""
+        return self.share * (1.5 if self.added else 1.0)
 
 
 def arms_of(study: Study) -> dict[str, Arm]:
     """Return every arm by name, in the order in which claims are shown."""
-    single = [Arm(f"only {name}", _classes_of(study, name), (name,)) for name in COLLECTION]
+    each = 1 / len(COLLECTION)
+    single = [Arm(f"only {name}", _classes_of(study, name), (name,), share=each) for name in COLLECTION]
     long_tail = (*CLASSES, *RARE)
     arms = [
         Arm("partial"),
@@ -121,14 +132,15 @@ class Budget:
 
 
 def settings_for(arm: Arm, seed: int, budget: Budget, study: Study) -> tuple[ModelSettings, TrainSettings]:
-    """Return the demo's settings with the arm's classes and sampling and the budget's steps."""
+    """Return the demo's settings with the arm's classes and sampling and its share of the budget's steps."""
+    steps = max(1, round(budget.steps * arm.share))
     preset = load_preset(
         "demo",
         model={"classes": arm.classes, "spacing_mm": study.spacing_mm},
         train={
-            "steps": budget.steps,
+            "steps": steps,
             "batch": budget.batch,
-            "warmup": min(50, max(1, budget.steps // 10)),
+            "warmup": min(50, max(1, steps // 10)),
             "rarity": arm.rarity,
             "seed": seed,
             "device": budget.device,

@@ -175,7 +175,8 @@ def _paces(plan: Plan, processes: Sequence[Any], told: Any) -> list[float]:
 
 def _affordable(paces: Sequence[float], plan: Plan, jobs: Sequence[Job]) -> int:
     """Return the steps that each job can have; paces: seconds a step, of each process while all were at work."""
-    rounds = -(-len(jobs) // len(paces))
+    arms = arms_of(load_study(plan.file))
+    rounds = sum(arms[job.arm].cost for job in jobs) / len(paces) + 0.5  # at the end not all are at work
     steps = int(KEPT_BACK * plan.left / (rounds * statistics.fmean(paces))) // 50 * 50
     return min(MOST_STEPS, max(FEWEST_STEPS, steps))
 

@@ -47,7 +47,7 @@ ARMS = """## The ways of training
 | partial | the masked loss on what each set annotates |
 | full | the same network, steps and patches, every class annotated in every scan |
 | naive | what a set does not annotate counts as background |
-| only ... | one network for each set, with its classes only and as many steps |
+| only ... | one network for each set, with its classes only; all of them together get the steps of the one |
 | extended | trained without stomach and aorta; these then get a head of their own, half the steps, all else frozen |
 | tail as it comes | `rarity: -1`: a class is drawn as often as scans show it |
 | tail even | `rarity: 0`, the default: classes alike |

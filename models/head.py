@@ -115,10 +115,10 @@ def _backward_chunk(
     w1, w2, w3, *_ = layers
     first, second = hidden
     third = gradient.unsqueeze(1)  # (C, 1, n)
-    into[2] += torch.bmm(third, second.transpose(1, 2))
+    into[2] += _class_products(third, second)
     into[5] += third.sum(2, keepdim=True)
     to_second = torch.ops.aten.threshold_backward(w3.transpose(1, 2) * third, second, 0.0)  # (C, 8, n)
-    into[1] += torch.bmm(to_second, first.transpose(1, 2))
+    into[1] += _class_products(to_second, first)
     into[4] += to_second.sum(2, keepdim=True)
     to_first = torch.ops.aten.threshold_backward(torch.bmm(w2.transpose(1, 2), to_second), first, 0.0)  # (C, 8, n)
     flat = to_first.reshape(-1, part.shape[1])  # (C * 8, n)
@@ -126,6 +126,16 @@ def _backward_chunk(
     into[3] += flat.sum(1).view_as(into[3])
     back: Tensor = w1.reshape(-1, WIDTH).T @ flat
     return back
+
+
+def _class_products(gradient: Tensor, inputs: Tensor) -> Tensor:
+    """Return for each class `gradient` (C, O, n) times `inputs` (C, I, n), summed over voxels: (C, O, I)."""
+    if gradient.device.type == "cpu":
+        return torch.bmm(gradient, inputs.transpose(1, 2))
+    # Few rows and very long sums keep only one block of a GPU busy for each class. All classes against all in one
+    # product, of which the diagonal is kept, keep all of it busy.
+    whole = gradient.flatten(0, 1) @ inputs.flatten(0, 1).T  # (C * O, C * I)
+    return whole.view(*gradient.shape[:2], *inputs.shape[:2]).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
 
 @functools.cache
