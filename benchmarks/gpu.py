@@ -69,7 +69,7 @@ class Scale:
         return self.device == "cuda"
 
 
-FULL = Scale("cuda", "swinunetr", patch=96, scan=300, cases=4, batch=6, windows=9, steps=120, readers=8, spacing_mm=1.5)
+FULL = Scale("cuda", "swinunetr", patch=96, scan=300, cases=4, batch=6, windows=9, steps=60, readers=8, spacing_mm=1.5)
 SMALL = Scale("cpu", "unet", patch=16, scan=24, cases=2, batch=2, windows=2, steps=2, readers=1, spacing_mm=16.0)
 
 
@@ -78,13 +78,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.gpu")
     parser.add_argument("--small", action="store_true", help="tiny volumes")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--steps", type=int, help="of the training; more of them give smoother masks")
     parser.add_argument("--compile", action="store_true", help="also torch.compile, which takes minutes to build")
     chosen = parser.parse_args(arguments or [])
     if chosen.device == "cuda" and not torch.cuda.is_available():
         print("no GPU")
         return
     base = SMALL if chosen.small else FULL
-    scale = Scale(**{**vars(base), "device": chosen.device})
+    scale = Scale(**{**vars(base), "device": chosen.device, "steps": chosen.steps or base.steps})
     began = time.perf_counter()
     if scale.cuda:
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, TF32 convolutions allowed: "
@@ -155,7 +156,13 @@ def _train(scale: Scale, folder: Path) -> Path:
         torch.cuda.reset_peak_memory_stats()
     seen: list[dict[str, float]] = []
     began = time.perf_counter()
-    result = train(source, preset.model, preset.train, folder / "run", on_step=lambda _, rates: seen.append(rates))
+
+    def told(step: int, rates: dict[str, float]) -> None:
+        seen.append(rates)
+        if step == 1 or step % 10 == 0:
+            print(f"step {step}: loss {rates['loss']:.3f}, {time.perf_counter() - began:.1f} s", flush=True)
+
+    result = train(source, preset.model, preset.train, folder / "run", on_step=told)
     gb = torch.cuda.max_memory_allocated() / 1e9 if scale.cuda else float("nan")
     last = seen[-1]  # rates over the last steps, when the readers have long started
     print(f"training: {result.steps} steps in {time.perf_counter() - began:.1f} s with the start of readers; "
@@ -194,10 +201,10 @@ def _affine(scale: Scale) -> NDArray[np.float64]:
 def _windows(scale: Scale, model: UniversalModel, reference: ReferenceModel) -> None:
     """Print the time of one window in each form."""
     x = torch.rand(scale.windows, 1, *[scale.patch] * 3, device=scale.device)
-    print(f"window: reference, fp32       {_milliseconds(lambda: reference(x[:1]), scale):8.2f} ms")
+    print(f"window: reference, fp32       {_milliseconds(lambda: reference(x[:1]), scale):8.2f} ms", flush=True)
     if scale.cuda:
         torch.backends.cudnn.allow_tf32 = False
-        print(f"window: reference, no TF32    {_milliseconds(lambda: reference(x[:1]), scale):8.2f} ms")
+        print(f"window: reference, no TF32    {_milliseconds(lambda: reference(x[:1]), scale):8.2f} ms", flush=True)
         torch.backends.cudnn.allow_tf32 = True
     fastest: tuple[float, torch.memory_format] | None = None
     for layout, count in itertools.product((torch.contiguous_format, torch.channels_last_3d), (1, scale.windows)):
