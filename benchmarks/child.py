@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
+
+from imaging.memory import peak_bytes
 
 
 def peak_gb(module: str, *arguments: str) -> tuple[float, float]:
@@ -16,7 +17,7 @@ def peak_gb(module: str, *arguments: str) -> tuple[float, float]:
 
 def used_gb() -> float:
     """Return the largest resident size this process had so far, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_bytes() / 1e9
 
 
 def report(before: float) -> None:

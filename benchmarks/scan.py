@@ -7,7 +7,6 @@ Every run has a process of its own, whose peak memory is what the system saw.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from benchmarks.side_by_side import record
 from catalog.lake import Lake
 from datasets_registry.taxonomy import class_names
 from imaging.bits import Bits, pack
+from imaging.memory import peak_bytes
 from imaging.volume import Volume
 from models.infer import Predictor
 from models.infer_windows import Box, WindowGrid, gaussian_weight
@@ -119,7 +119,7 @@ def child(form: Callable[[UniversalModel, Path, dict[str, Any]], None], folder: 
     started = time.perf_counter()
     form(model, folder, row)
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+    print(json.dumps({"seconds": seconds, "gib": peak_bytes() / 2**30}))
 
 
 if __name__ == "__main__":

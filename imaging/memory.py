@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import re
+import resource
+import sys
 from functools import cache
+from pathlib import Path
 
 KEPT_BYTES = 2**30
 """Freed memory that is kept, and the size from which an array still gets pages of its own."""
@@ -21,6 +25,21 @@ def keep_freed_memory() -> bool:
     the CPU time of an ingest (docs/design/0007-harmonise-speed.md). The process then stays as large as it once was.
     """
     return limit_memory(own_pages=KEPT_BYTES, kept=KEPT_BYTES, ahead=_AHEAD_BYTES)
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size this process had so far, in bytes.
+
+    Linux hands `ru_maxrss` on to whatever a process starts, so a small child of a large parent would seem large; its
+    own peak stands in /proc.
+    """
+    try:
+        own = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        own = None
+    if own is not None:
+        return int(own[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def limit_memory(*, own_pages: int, kept: int, ahead: int) -> bool:

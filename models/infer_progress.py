@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from imaging.memory import peak_bytes
 from models.infer_network import Network
 
 
@@ -90,8 +89,7 @@ class Meter:
     def _peak_gb(self) -> float:
         if self._network.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._network.device) / 1e9
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+        return peak_bytes() / 1e9
 
 
 def _seconds(seconds: float) -> str:
