@@ -27,6 +27,7 @@ from models.settings import as_mapping
 from tasks.fetch import download_options
 from tasks.progress import ByteProgress
 from tasks.registry import (
+    CLASSES,
     TRAINING_CASES,
     ModelVersion,
     fetch_checkpoint,
@@ -38,7 +39,7 @@ from tasks.registry import (
 from tasks.settings import Settings
 from tasks.tracking import log_parameters, tracked_run
 
-ENCODER, CLASSES, BACKBONE = "encoder", "classes", "backbone"
+ENCODER, BACKBONE = "encoder", "backbone"
 
 
 @dataclass(frozen=True)

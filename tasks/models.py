@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from models.checkpoint import read_metadata
 from models.licence import KEYS as LICENCE_KEYS
 from models.licence import LICENCE, SOURCE
-from tasks.registry import ModelVersion, fetch_checkpoint, list_versions, model_version, version_tags
+from tasks.registry import CLASSES, ModelVersion, fetch_checkpoint, list_versions, model_version, version_tags
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client
 
@@ -26,7 +26,7 @@ def list_models(settings: Settings) -> list[dict[str, Any]]:
 
 def _row(client: MlflowClient, version: ModelVersion, settings: Settings) -> dict[str, Any]:
     run, tags = client.get_run(version.run_id).data, version_tags(version, settings)
-    classes = tags.get("classes")
+    classes = tags.get(CLASSES)
     return {
         "model": version.uri,
         "aliases": list(version.aliases),

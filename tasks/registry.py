@@ -14,13 +14,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
-from models.checkpoint import members
+from models.checkpoint import members, read_metadata
 from tasks.notices import tell_licence
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
+
+CLASSES = "classes"
+"""Tag of every version: the names of its classes, in order, separated by commas."""
 
 TRAINING_CASES = "training_cases.txt"
 """Artifact of a training run: one case id a line."""
@@ -67,7 +70,8 @@ def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str,
         signature=SIGNATURE,
     )
     version = str(logged.registered_model_version)
-    for key, value in tags.items():
+    classes = ",".join(read_metadata(checkpoint).model.classes)
+    for key, value in {CLASSES: classes, **tags}.items():
         client.set_model_version_tag(settings.model_name, version, key, value)
     return model_version(f"models:/{settings.model_name}/{version}", settings)
 

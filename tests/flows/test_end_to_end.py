@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from catalog.queries import run_snapshot
 from catalog.splits import TEST
 from datasets_registry.cards import load_card
+from datasets_registry.taxonomy import class_names
 from flows.evaluate import evaluate
 from flows.factory import FactoryPlan, FactoryReport, factory
 from flows.ingest import ingest
@@ -26,6 +27,7 @@ from imaging.dicom import find_series, read_series
 from models.checkpoint import read_metadata
 from tasks.ingest import ingest_batch, list_source
 from tasks.miniatures import EXTERNAL_COHORT
+from tasks.models import list_models
 from tasks.prediction import trained_classes
 from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases
 from tasks.settings import Settings
@@ -123,6 +125,11 @@ def test_aliases_name_the_version(report: FactoryReport, settings: Settings) -> 
         assert found is not None
         assert found.version == report.training.model.version
     assert "the champion already" in promote(CHAMPION, settings).reason
+
+
+def test_the_version_is_listed_with_its_network_and_classes(report: FactoryReport, settings: Settings) -> None:
+    (row,) = [row for row in list_models(settings) if row["model"] == report.training.model.uri]
+    assert (row["made_by"], row["backbone"], row["classes"]) == ("train", "tiny", len(class_names()))
 
 
 def test_registered_model_predicts_through_mlflow(report: FactoryReport) -> None:
