@@ -37,7 +37,8 @@ python -m benchmarks.learning report build/learning        # this page, its pict
 ```
 
 This page: {jobs} trainings of {steps} steps of {batch} patches of 48 x 48 x 48 voxels on {name}, {seconds:.0f} s each
-in the median with others beside it. On two CPU cores (`--device cpu`) one training of 600 steps of 2 patches takes two minutes.
+in the median with others beside it. On two CPU cores (`--device cpu`) a training of 600 steps of 2 patches takes two
+minutes.
 A run that was stopped goes on where it was; `--only partial full --seeds 0` runs a part.
 """
 ARMS = """## The ways of training
