@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from obstore.exceptions import BaseError
 
 from catalog import layout
+from catalog.damage import find_damage
 from catalog.errors import LakeDamage, LakeUnreachable
 from catalog.files import Files
 from catalog.location import Location
-from catalog.manifest import METADATA_NAME, Manifest, find_damage
+from catalog.manifest import METADATA_NAME, Manifest
 from catalog.objects import ObjectFiles
 from catalog.shard import Chunks, Shard
 from catalog.shard_object import ObjectShard

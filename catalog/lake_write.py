@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog import keys, layout, ome, shards
+from catalog.damage import find_damage
 from catalog.errors import AnnotationExists
 from catalog.files import Files
-from catalog.manifest import METADATA_NAME, Manifest, build_manifest, find_damage
+from catalog.manifest import METADATA_NAME, Manifest, build_manifest
 from imaging.volume import Affine, Volume
 
 VOLUMES = "volumes"

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from catalog.damage import find_damage
 from catalog.errors import LakeDamage, LakeUnreachable
 from catalog.files import Files, LocalFiles
 from catalog.lake import Lake
 from catalog.lake_write import LABELS, annotations_of, labels_index
-from catalog.manifest import METADATA_NAME, FileEntry, find_damage
+from catalog.manifest import METADATA_NAME, FileEntry
 from catalog.references import StoredVersion, stored_versions
 from catalog.seals import noted_checksums, wrong_in
 from catalog.tables import Tables

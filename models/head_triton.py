@@ -6,8 +6,8 @@ The matrix form writes and reads 16 hidden numbers per voxel and class; here the
 from __future__ import annotations
 
 import torch
-import triton  # type: ignore[import-not-found]
-import triton.language as tl  # type: ignore[import-not-found]
+import triton
+import triton.language as tl
 from torch import Tensor
 
 BLOCK = 512
@@ -15,7 +15,7 @@ PARAMETERS = 153
 
 
 @triton.jit
-def _dot(w, b, x0, x1, x2, x3, x4, x5, x6, x7):  # type: ignore[no-untyped-def]
+def _dot(w, b, x0, x1, x2, x3, x4, x5, x6, x7):
     """One output of a layer of 8 inputs; w, b: where its weights and its bias lie."""
     low = tl.load(w) * x0 + tl.load(w + 1) * x1 + tl.load(w + 2) * x2 + tl.load(w + 3) * x3
     high = tl.load(w + 4) * x4 + tl.load(w + 5) * x5 + tl.load(w + 6) * x6 + tl.load(w + 7) * x7
@@ -23,7 +23,7 @@ def _dot(w, b, x0, x1, x2, x3, x4, x5, x6, x7):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _layer(w, b, x0, x1, x2, x3, x4, x5, x6, x7):  # type: ignore[no-untyped-def]
+def _layer(w, b, x0, x1, x2, x3, x4, x5, x6, x7):
     """A layer of 8 outputs and ReLU."""
     y0 = tl.maximum(_dot(w, b, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
     y1 = tl.maximum(_dot(w + 8, b + 1, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
@@ -36,8 +36,8 @@ def _layer(w, b, x0, x1, x2, x3, x4, x5, x6, x7):  # type: ignore[no-untyped-def
     return y0, y1, y2, y3, y4, y5, y6, y7
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _head(features, parameters, logits, voxels, classes, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit
+def _head(features, parameters, logits, voxels, classes, SIZE: tl.constexpr):
     """features (B, 8, N), parameters (B, C, 153), logits (B, C, N); a program does SIZE voxels of a sample."""
     sample = tl.program_id(1).to(tl.int64)
     at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
