@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
-"""Raised with every column added: 1 the first, 2 fingerprints and twins, 3 withdrawn cases, 4 splits."""
+SCHEMA_VERSION = 5
+"""Raised with every column added: 1 the first, 2 twins, 3 withdrawn cases, 4 splits, 5 judged labels, promotions."""
 
 TEXT, INT, LONG, REAL, FLAG = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
@@ -109,7 +109,15 @@ LABELS: dict[str, Column] = {
     "sampled_voxels": Column(INTS, "voxel", "x y z x y z ... of voxels to centre patches on"),
     "split_status": _maybe(TEXT, "", "how left and right were told apart; null = the data set tells"),
     "quality_score": _maybe(REAL, "0-1", "of a pseudo-label; null = not scored"),
-    "review_state": _maybe(TEXT, "", "null = not reviewed"),
+    "scores": _maybe(TEXT, "JSON", "every score of a pseudo-label by name; null = not scored"),
+    "expected_dsc": _maybe(REAL, "0-1", "DSC to be expected by the calibration; null = not calibrated"),
+    "decision": _maybe(TEXT, "", "of the factory: accept, review or reject; null = not judged"),
+    "reason": _maybe(TEXT, "", "of the decision, in words"),
+    "cleaning": _maybe(TEXT, "JSON", "rules applied to the mask, and the voxels each took away and added"),
+    "independent": _maybe(FLAG, "", "whether the model had not seen the scan; null = not known, or no model"),
+    "licence": _maybe(TEXT, "SPDX", "strictest of the scan's and the model's; null = that of the case"),
+    "non_commercial": _maybe(FLAG, "", "whether that licence forbids commercial use; null = not known"),
+    "review_state": _maybe(TEXT, "", "pending until somebody looked, or reviewed as it was committed; null = human"),
     "flow_run_id": _maybe(TEXT, "", "Prefect flow run that wrote the row"),
     "mlflow_run_id": _maybe(TEXT, "", "MLflow run that trained the model"),
     "manifest": Column(TEXT, "JSON", "files of the annotation, their bytes and SHA-256"),
@@ -142,6 +150,7 @@ RUNS: dict[str, Column] = {
     "outcome": Column(TEXT, "", "running, done, failed, refused"),
     "counts": Column(TEXT, "JSON", "cases done, skipped, quarantined ..."),
     "table_versions": Column(TEXT, "JSON", "versions of the tables the run read"),
+    "evidence": _maybe(TEXT, "JSON", "SHA-256 of what others rely on, by name: of an evaluation, its scores and facts"),
     **_REVISION,
     **_FILLED,
 }
@@ -164,6 +173,34 @@ SPLITS: dict[str, Column] = {
     **_FILLED,
 }
 
+LABEL_EVENTS: dict[str, Column] = {
+    "event_id": Column(TEXT, "", "unique; an event again changes nothing"),
+    "case_id": Column(TEXT, "", "<dataset>/<native id>"),
+    "ingest_key": Column(TEXT, "", "version of the case the label lies on"),
+    "class_name": Column(TEXT, "", "name in the taxonomy"),
+    "annotation": Column(TEXT, "", "the annotation the event is about"),
+    "event": Column(TEXT, "", "retracted, restored, accepted, rejected"),
+    "who": Column(TEXT, "", "name of the person or command, as given"),
+    "why": Column(TEXT, "", "reason, in words"),
+    "run_id": _maybe(TEXT, "", "run that a retraction undoes"),
+    **_FILLED,
+}
+
+PROMOTIONS: dict[str, Column] = {
+    "move_id": Column(TEXT, "", "unique; a move again changes nothing"),
+    "model_name": Column(TEXT, "", "registered model"),
+    "move": Column(TEXT, "", "promoted, refused, rolled_back, asked, approved, declined"),
+    "version": Column(TEXT, "", "the version that was to become champion"),
+    "champion_before": _maybe(TEXT, "", "version that was champion before; null: none"),
+    "champion_after": _maybe(TEXT, "", "version that was champion after; null: none"),
+    "who": Column(TEXT, "", "name of the person or schedule, as given"),
+    "why": Column(TEXT, "", "reason, in words"),
+    "gates": Column(TEXT, "JSON", "every gate: value, bar, verdict"),
+    "mlflow_run_id": _maybe(TEXT, "", "evaluation that the gates read"),
+    "flow_run_id": _maybe(TEXT, "", "Prefect flow run"),
+    **_FILLED,
+}
+
 TABLES: dict[str, dict[str, Column]] = {
     "cases": CASES,
     "labels": LABELS,
@@ -171,6 +208,8 @@ TABLES: dict[str, dict[str, Column]] = {
     "runs": RUNS,
     "twins": TWINS,
     "splits": SPLITS,
+    "label_events": LABEL_EVENTS,
+    "promotions": PROMOTIONS,
 }
 KEYS = {
     "cases": ("case_id",),
@@ -179,6 +218,8 @@ KEYS = {
     "runs": ("run_id",),
     "twins": ("group_a", "group_b", "how"),
     "splits": ("case_id",),
+    "label_events": ("event_id",),
+    "promotions": ("move_id",),
 }
 """Columns that say what a row is of: rows of one key supersede each other, by `revision` where there is one."""
 
@@ -189,6 +230,8 @@ NAMED_BY = {
     "runs": "run_id",
     "twins": "group_a",
     "splits": "case_id",
+    "label_events": "case_id",
+    "promotions": "model_name",
 }
 """The column of the key by which a writer looks up what is there: few rows have one value."""
 

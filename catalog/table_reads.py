@@ -269,6 +269,18 @@ class TableReads:
         last = rows.groupby("run_id")["revision"].transform("max")
         return rows[rows["revision"] == last].sort_values(["started", "run_id"]).reset_index(drop=True)
 
+    def events(self, case_ids: Iterable[str] | None = None, *, at_versions: Versions = None) -> pd.DataFrame:
+        """Return what was decided about labels, oldest first, with the columns of `schema.LABEL_EVENTS`."""
+        where = {"case_id": None if case_ids is None else list(case_ids)}
+        rows = frame_of(self._tables["label_events"].read((at_versions or {}).get("label_events"), where=where))
+        return rows.sort_values(["committed_at", "event_id"]).reset_index(drop=True)
+
+    def moves(self, model_name: str | None = None, *, at_versions: Versions = None) -> pd.DataFrame:
+        """Return the moves of the champion, oldest first, with the columns of `schema.PROMOTIONS`."""
+        version = (at_versions or {}).get("promotions")
+        rows = frame_of(self._tables["promotions"].read(version, where={"model_name": model_name}))
+        return rows.sort_values(["committed_at", "move_id"]).reset_index(drop=True)
+
     def commits(self, table: str) -> list[dict[str, Any]]:
         """Return the commits of a table, newest first: see `AppendTable.commits`. KeyError for other names."""
         if table not in self._tables:

@@ -1,4 +1,4 @@
-"""`Tables`: cases, labels, twins, splits, quarantine and runs. A case exists when its row does."""
+"""`Tables`: cases, labels and all else that is known of them. A case exists when its row does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 class Tables(TableReads):
-    """The place `<root>/tables`: six Delta tables, created on first use, shared by any number of writers.
+    """The place `<root>/tables`: eight Delta tables, created on first use, shared by any number of writers.
 
     root: where the lake lies, the same as for `Lake`: a folder, or a URL such as `s3://bucket/prefix`, whose
     credentials, region and endpoint are taken from the environment. now: the clock, for tests.
@@ -136,6 +136,14 @@ class Tables(TableReads):
     def deal_folds(self, rows: Sequence[Row]) -> int:
         """Record the folds of cases (`schema.SPLITS`); return how many had none. A case dealt once keeps its fold."""
         return self._add_once("splits", rows)
+
+    def record_events(self, rows: Sequence[Row]) -> int:
+        """Record what was decided about labels (`schema.LABEL_EVENTS`); return how many events were new."""
+        return self._add_once("label_events", rows)
+
+    def record_moves(self, rows: Sequence[Row]) -> int:
+        """Record moves of the champion (`schema.PROMOTIONS`); return how many were new."""
+        return self._add_once("promotions", rows)
 
     def _add_once(self, table: str, rows: Sequence[Row]) -> int:
         keyed = {schema.key_of(table, row): row for row in rows}

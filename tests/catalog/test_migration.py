@@ -79,11 +79,13 @@ def test_a_lake_is_brought_forward_once(older: Tables) -> None:
     assert stored_version(log_of(older, "cases")) == 2  # not written down before 3
     added = older.migrate()
     assert added["cases"] == ["fingerprint", "withdrawn", "withdrawn_at"]
-    assert added["labels"] == ["hu_mean", "revision"]
+    judged = ["scores", "expected_dsc", "decision", "reason", "cleaning", "independent", "licence", "non_commercial"]
+    assert added["labels"] == ["hu_mean", *judged, "revision"]
     assert added["quarantine"] == ["retry"]
-    assert added["runs"] == added["twins"] == []
+    assert added["runs"] == ["evidence"]
+    assert added["twins"] == []
     assert stored_version(log_of(older, "cases")) == schema.SCHEMA_VERSION
-    assert [field.name for field in log_of(older, "labels").schema().fields][-2:] == ["hu_mean", "revision"]
+    assert [field.name for field in log_of(older, "labels").schema().fields][-10:] == added["labels"]
     versions = older.versions()
     assert not any(older.migrate().values())
     assert older.versions() == versions

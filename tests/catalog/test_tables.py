@@ -43,7 +43,12 @@ def test_empty_tables_answer_with_empty_frames_of_all_columns(tables: Tables) ->
 def test_a_case_is_visible_with_its_labels(tables: Tables, case_row: Any, label_row: Any) -> None:
     assert commit(tables, case_row, label_row)
     row = tables.cases().iloc[0]
-    assert (row["case_id"], row["shape_z"], row["revision"], row["schema_version"]) == ("kits/case_1", 66, 1, 4)
+    assert (row["case_id"], row["shape_z"], row["revision"], row["schema_version"]) == (
+        "kits/case_1",
+        66,
+        1,
+        schema.SCHEMA_VERSION,
+    )
     assert list(row["spacing_mm"]) == [0.8, 1.5, 2.5]
     assert row["committed_at"] == pd.Timestamp(datetime(2026, 1, 1, tzinfo=UTC)) + pd.Timedelta(4, "s")
     labels = tables.labels()
@@ -418,3 +423,16 @@ def test_a_table_made_with_other_words_and_fewer_columns_goes_on(
     found = Tables(tmp_path).labels().set_index("case_id")["hu_mean"]
     assert pd.isna(found["kits/case_1"])
     assert found["kits/case_2"] == 42.0
+
+
+def test_events_and_moves_are_added_once_and_read_oldest_first(tables: Tables) -> None:
+    label = {"case_id": "kits/1", "ingest_key": "k", "class_name": "liver", "annotation": "pseudo-v1"}
+    events = [{**label, "event_id": name, "event": name, "who": "a", "why": "b"} for name in ("rejected", "accepted")]
+    assert [tables.record_events(events[:1]), tables.record_events(events), tables.record_events(events)] == [1, 1, 0]
+    assert tables.events(["kits/1"])["event"].tolist() == ["rejected", "accepted"]
+    assert tables.events(["kits/2"]).empty
+    move = {"move_id": "m", "model_name": "universal", "move": "promoted", "version": "2", "champion_after": "2"}
+    move |= {"who": "a", "why": "b", "gates": "[]"}
+    assert [tables.record_moves([move]), tables.record_moves([move])] == [1, 0]
+    assert tables.moves("universal")["champion_before"].isna().tolist() == [True]
+    assert tables.moves("other").empty
