@@ -69,9 +69,7 @@ def bootstrap_means(
     values: ArrayLike, groups: Sequence[Any] | None = None, *, seed: int = SEED, resamples: int = RESAMPLES
 ) -> list[Interval]:
     """Return `bootstrap_mean` of each column of values (n, M), at the cost of little more than one."""
-    sums, counts = _per_patient(values, groups)
-    means = [_mean_interval(sums[:, m], counts[:, m], seed, resamples)[0] for m in range(sums.shape[1])]
-    return means
+    return [interval for interval, _ in _mean_intervals(*_per_patient(values, groups), seed, resamples)]
 
 
 def paired_comparison(
@@ -85,7 +83,7 @@ def paired_comparison(
     """Return how `a` differs from `b`, (n,) each, value by value of the same cases; pairs with a NaN do not count."""
     difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
     sums, counts = _per_patient(difference[:, None], groups)
-    interval, draws = _mean_interval(sums[:, 0], counts[:, 0], seed, resamples)
+    ((interval, draws),) = _mean_intervals(sums, counts, seed, resamples)
     if interval.n < 2:
         return Comparison(interval, float("nan"), float("nan"))
     scored = counts[:, 0] > 0
@@ -93,6 +91,45 @@ def paired_comparison(
     signed_rank = 1.0 if not per_patient.any() else float(wilcoxon(per_patient).pvalue)
     other_side = min(float((draws <= 0).mean()), float((draws >= 0).mean()))
     return Comparison(interval, min(1.0, 2.0 * max(other_side, 1.0 / (resamples + 1))), signed_rank)
+
+
+def bootstrap_auc(
+    scores: ArrayLike,
+    positive: ArrayLike,
+    groups: Sequence[Any] | None = None,
+    *,
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Return the area under the ROC curve of `scores` (n,), with its 95 % interval over resampled patients.
+
+    It is the chance that a positive has a higher score than a negative, ties counting half (Mann and Whitney, 1947).
+    positive: (n,) bool. NaN without both; a score that is NaN does not count. Patients are drawn among the positive
+    and among the negative apart, so that no resample lacks one of them. n: patients.
+    """
+    given, truth = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
+    codes = np.arange(len(given)) if groups is None else pd.factorize(np.asarray(groups, dtype=object))[0]
+    kept = np.isfinite(given)
+    given, truth, codes = given[kept], truth[kept], codes[kept]
+    patients = len(np.unique(codes))
+    if not truth.any() or truth.all():
+        return Interval(*[float("nan")] * 3, n=patients)
+    above, below = given[truth][:, None], given[~truth][None, :]
+    wins = (above > below) + 0.5 * (above == below)  # (positives, negatives)
+    if min(truth.sum(), (~truth).sum()) < 2:
+        return Interval(float(wins.mean()), float("nan"), float("nan"), patients)
+    first = _row_weights(codes[truth], seed, resamples)
+    second = _row_weights(codes[~truth], seed + 1, resamples)
+    draws = ((first @ wins) * second).sum(axis=1) / (first.sum(axis=1) * second.sum(axis=1))
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return Interval(float(wins.mean()), float(low), float(high), patients)
+
+
+def _row_weights(codes: NDArray[np.intp], seed: int, resamples: int) -> Floats:
+    """Return how often each row is drawn, (resamples, rows), when patients are: rows of one patient go together."""
+    _, patient = np.unique(codes, return_inverse=True)
+    return _times_drawn(int(patient.max()) + 1, seed, resamples)[:, patient]
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -123,31 +160,40 @@ def _per_patient(values: ArrayLike, groups: Sequence[Any] | None) -> tuple[Float
     return sums, counts
 
 
-def _mean_interval(sums: Floats, counts: Floats, seed: int, resamples: int) -> tuple[Interval, Floats]:
-    """Return the interval, and the resampled means (resamples,)."""
-    scored = counts > 0
-    own_sums, own_counts, n = sums[scored], counts[scored], int(scored.sum())
-    if n == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), 0), np.empty(0)
-    mean = float(own_sums.sum() / own_counts.sum())
-    if n == 1:
-        return Interval(mean, float("nan"), float("nan"), 1), np.empty(0)
-    times = _times_drawn(n, seed, resamples)
-    draws = (times @ own_sums.astype(np.float32)) / (times @ own_counts.astype(np.float32))
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(draws, [tail, 100 - tail])
-    return Interval(mean, float(low), float(high), n), draws.astype(np.float64)
+def _mean_intervals(sums: Floats, counts: Floats, seed: int, resamples: int) -> list[tuple[Interval, Floats]]:
+    """Return the interval and the resampled means (resamples,) of each column of sums and counts (patients, M)."""
+    results: list[tuple[Interval, Floats]] = [(Interval(*[float("nan")] * 3, n=0), np.empty(0))] * sums.shape[1]
+    alike: dict[bytes, list[int]] = {}  # columns in which the same patients have as many values are drawn together
+    for column in range(sums.shape[1]):
+        alike.setdefault(counts[:, column].tobytes(), []).append(column)
+    for columns in alike.values():
+        scored = counts[:, columns[0]] > 0
+        n = int(scored.sum())
+        if n == 0:
+            continue
+        own, weight = sums[np.ix_(scored, columns)], counts[scored, columns[0]]
+        means = own.sum(axis=0) / weight.sum()
+        if n == 1:
+            draws = np.empty((0, len(columns)))
+            bounds = np.full((2, len(columns)), np.nan)
+        else:
+            times = _times_drawn(n, seed, resamples)
+            draws = (times @ own) / (times @ weight)[:, None]
+            tail = 100 * (1 - LEVEL) / 2
+            bounds = np.percentile(draws, [tail, 100 - tail], axis=0)
+        for place, column in enumerate(columns):
+            interval = Interval(float(means[place]), float(bounds[0, place]), float(bounds[1, place]), n)
+            results[column] = (interval, draws[:, place])
+    return results
 
 
 @lru_cache(maxsize=8)
-def _times_drawn(patients: int, seed: int, resamples: int) -> NDArray[np.float32]:
+def _times_drawn(patients: int, seed: int, resamples: int) -> Floats:
     """Return how often each patient is drawn in each resample, (resamples, patients).
 
     The draws depend on the number of patients alone, so that classes scored in as many patients share them.
     """
     drawn = np.random.default_rng(seed).integers(patients, size=(resamples, patients))
     flat = (drawn + np.arange(resamples)[:, None] * patients).ravel()
-    times: NDArray[np.float32] = (
-        np.bincount(flat, minlength=resamples * patients).reshape(resamples, patients).astype(np.float32)
-    )
-    return times
+    times = np.bincount(flat, minlength=resamples * patients).reshape(resamples, patients)
+    return times.astype(np.float64)
