@@ -1,4 +1,4 @@
-"""Agreement of two masks: volumetric Dice and surface Dice at a tolerance (NSD)."""
+"""Surfaces of masks, and the surface Dice at a tolerance (NSD)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from imaging.components import Box, bounding_box, box_slices
+from imaging.metrics.overlap import check_masks
 
 Spacing = tuple[float, float, float]
 FULL = np.uint8(255)
 MOST_MARKS = 2 * 10**7
 """Writes (surface points x voxels within the tolerance) up to which marking beats a tree search."""
-
-
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Return 2 |a and b| / (|a| + |b|) of two masks (X, Y, Z); nan when both are empty, 0.0 when one is."""
-    _check_same_shape(a, b)
-    total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
-    return float("nan") if total == 0 else 2.0 * int(np.count_nonzero(a & b)) / total
 
 
 def surface_dice(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_mm: Spacing, tolerance_mm: float) -> float:
@@ -32,7 +26,7 @@ def surface_dice(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_mm: Spacing
     element, with the area of its marching-cubes triangles. Same values as the surface-distance package
     (Nikolov et al., arXiv 1809.04430), which takes the distance from element centre to element centre.
     """
-    _check_same_shape(a, b)
+    check_masks(a, b)
     if len(spacing_mm) != 3 or min(spacing_mm) <= 0 or tolerance_mm < 0:
         raise ValueError(f"spacing_mm {spacing_mm}, tolerance_mm {tolerance_mm}: three positive numbers and one >= 0")
     box_a, box_b = bounding_box(a), bounding_box(b)
@@ -138,11 +132,3 @@ def _areas_by_code(spacing: Spacing) -> NDArray[np.float64]:
 
     table, _ = get_code_to_measure_table(spacing)
     return np.asarray(table.numpy(), dtype=np.float64)
-
-
-def _check_same_shape(a: NDArray[Any], b: NDArray[Any]) -> None:
-    if a.shape != b.shape or a.ndim != 3 or a.dtype != bool or b.dtype != bool:
-        raise ValueError(
-            f"masks {a.dtype} of shape {a.shape} and {b.dtype} of shape {b.shape}: two bool masks (X, Y, Z) of one "
-            "shape are needed"
-        )
