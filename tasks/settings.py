@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from catalog.location import Location
@@ -110,6 +110,16 @@ class Settings(BaseSettings):
     nsd_tolerance_mm: PositiveFloat = Field(2.0, description="Surface distance counted as agreement in NSD, in mm.")
     detection_min_ml: PositiveFloat = Field(
         0.5, description="A patient counts as lesion-positive when at least this volume is predicted, in ml."
+    )
+    lesion_min_ml: NonNegativeFloat = Field(
+        0.05, description="Smaller lesions, drawn or predicted, are not counted one by one, in ml."
+    )
+    operating_sensitivity: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Sensitivity that the volume limit chosen in an evaluation must keep, at the best specificity; "
+        "default the limit of the largest sensitivity + specificity.",
     )
     window_overlap: float = Field(
         0.5, ge=0, lt=1, description="Share of a prediction window that its neighbour repeats."

@@ -72,6 +72,48 @@ def bootstrap_means(
     return [interval for interval, _ in _mean_intervals(*_per_patient(values, groups), seed, resamples)]
 
 
+def bootstrap_ratio(
+    parts: ArrayLike,
+    wholes: ArrayLike,
+    groups: Sequence[Any] | None = None,
+    *,
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Return sum(parts) / sum(wholes), (n,) each, with its 95 % interval over resampled patients: lesions found of all.
+
+    n: patients with a whole above 0; the others say nothing.
+    """
+    both = np.stack([np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)], axis=1)
+    sums, _ = _per_patient(both, groups)
+    return _mean_intervals(sums[:, :1], sums[:, 1:], seed, resamples)[0][0]
+
+
+def bootstrap_mean_of_means(
+    values: ArrayLike, groups: Sequence[Any] | None = None, *, seed: int = SEED, resamples: int = RESAMPLES
+) -> Interval:
+    """Return the mean of the columns' means of values (n, M), with its 95 % interval over resampled patients.
+
+    Columns are classes: each counts alike, however many patients it was scored in. In a resample without a value of a
+    class the mean is that of the others. n: patients with any value.
+    """
+    sums, counts = _per_patient(values, groups)
+    some, scored = counts.any(axis=0), counts.any(axis=1)
+    n = int(scored.sum())
+    if n == 0:
+        return Interval(*[float("nan")] * 3, n=0)
+    sums, counts = sums[np.ix_(scored, some)], counts[np.ix_(scored, some)]
+    mean = float((sums.sum(axis=0) / counts.sum(axis=0)).mean())
+    if n == 1:
+        return Interval(mean, float("nan"), float("nan"), 1)
+    times = _times_drawn(n, seed, resamples)
+    total, weight = times @ sums, times @ counts
+    draws = np.nanmean(np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0), axis=1)
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return Interval(mean, float(low), float(high), n)
+
+
 def paired_comparison(
     a: ArrayLike,
     b: ArrayLike,
