@@ -168,4 +168,3 @@ def _follow(move: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
 def _version(model: ModelVersion | None) -> str | None:
     return None if model is None else str(model.version)
-

@@ -82,8 +82,8 @@ def read_evidence(run_id: str, model: ModelVersion, workspace: Workspace) -> Evi
         found = hashlib.sha256(content).hexdigest()
         if found != vouched.get(name):
             raise NoEvidence(
-                f"evaluation {run_id}: {name} has SHA-256 {found[:12]}, the catalog noted {str(vouched.get(name))[:12]}; "
-                f"it was changed since: evaluate {model.uri} again"
+                f"evaluation {run_id}: {name} has SHA-256 {found[:12]}, the catalog noted "
+                f"{str(vouched.get(name))[:12]}; it was changed since: evaluate {model.uri} again"
             )
     about = json.loads(files[ABOUT])
     _check_subject(run_id, about, model)
@@ -100,7 +100,9 @@ def _finished_run(run_id: str, settings: Settings) -> Any:
         raise NoEvidence(f"evaluation {run_id}: no such MLflow run ({error.error_code}); evaluate again") from error
     status, stage = run.info.status, run.info.lifecycle_stage
     if status != RunStatus.to_string(RunStatus.FINISHED) or stage != LifecycleStage.ACTIVE:
-        raise NoEvidence(f"evaluation {run_id}: the run is {status}, {stage}; expected FINISHED, active: evaluate again")
+        raise NoEvidence(
+            f"evaluation {run_id}: the run is {status}, {stage}; expected FINISHED, active: evaluate again"
+        )
     if run.data.tags.get("kind") != EVALUATE:
         raise NoEvidence(
             f"evaluation {run_id}: a run of kind {run.data.tags.get('kind')!r}, expected {EVALUATE!r}; evaluate again"

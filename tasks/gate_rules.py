@@ -83,7 +83,7 @@ class GateRules(_Strict):
 def load_gates(name: str) -> GateRules:
     """Return the gates of a file: the name of one in `tasks/gates`, or a path.
 
-    Raises FileNotFoundError where there is none, and ValueError that names the keys which are unknown, missing or wrong.
+    Raises FileNotFoundError where there is none, and ValueError naming the keys that are unknown, missing or wrong.
     """
     own = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     path = FOLDER / f"{name}.yaml" if name in own else Path(name)

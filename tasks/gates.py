@@ -79,7 +79,8 @@ def _figure(scores: pd.DataFrame, detection: pd.DataFrame, group: Group, figure:
 def number_gate(scores: pd.DataFrame) -> Gate:
     """Return whether every score that must be a number is one: DSC is NaN only where truth and prediction are empty."""
     something = (scores["truth_ml"] > 0) | (scores["predicted_ml"] > 0)
-    wrong = scores[something & ~scores["known_absent"] & ~np.isfinite(scores[["dsc", "nsd"]]).all(axis=1)]
+    finite = np.isfinite(scores[["dsc", "nsd"]].to_numpy(dtype=float)).all(axis=1)
+    wrong = scores[something & ~scores["known_absent"] & ~finite]
     beyond = scores[(scores["dsc"] < 0) | (scores["dsc"] > 1)]
     bad = pd.concat([wrong, beyond]).drop_duplicates(["case_id", "class_name"])
     named = ", ".join(f"{row.case_id} {row.class_name}" for row in bad.head(SHOWN).itertuples())
@@ -113,7 +114,8 @@ def class_gate(scores: pd.DataFrame, expected: pd.DataFrame, trained: Sequence[s
 
     expected: case_id and class_name of the human labels of the held-out cases.
     """
-    wanted = {(row.case_id, row.class_name) for row in expected.itertuples() if row.class_name in set(trained)}
+    of_trained = expected[expected["class_name"].isin(list(trained))]
+    wanted: set[tuple[str, str]] = set(zip(of_trained["case_id"], of_trained["class_name"], strict=True))
     scored = scores[~scores["known_absent"]]
     missing = sorted(wanted - set(zip(scored["case_id"], scored["class_name"], strict=True)))
     classes = sorted({name for _, name in missing})

@@ -1,4 +1,4 @@
-"""Promotion: every gate of one version, the decision, and the move of the alias `champion` with its row of the audit."""
+"""Promotion: every gate of one version, the decision, the move of the alias `champion` and its row of the audit."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Promotion:
 
 
 def judge_version(model: ModelVersion, settings: Settings, *, target: str | None = None) -> Judgement:
-    """Return every gate of the settings' rules for `model`, as of now; nothing is changed but an interrupted move ended.
+    """Return every gate of the settings' rules for `model`, as of now; only an interrupted move is finished.
 
     target: of the rules; default the one they name. Raises ValueError for a target they do not have.
     """
@@ -329,7 +329,9 @@ def roll_back(settings: Settings, mover: Mover) -> Promotion:
     """
     standing = settle(settings)
     if standing.previous is None or standing.champion is None:
-        raise LookupError("nothing to roll back to: no version has the alias `previous`; promote another version instead")
+        raise LookupError(
+            "nothing to roll back to: no version has the alias `previous`; promote another version instead"
+        )
     fetch_checkpoint(standing.previous, settings)
     if not move_champion(standing.previous, standing, "rolled_back", mover, settings):
         return Promotion(standing.previous, False, (), "refused: somebody else moved the champion just now; look again")
