@@ -13,7 +13,7 @@ import pandas as pd
 from models.checkpoint import load_model, read_metadata, save_checkpoint
 from tasks.evaluation_tables import class_table, summary_metrics
 from tasks.prediction import TRAINED_CLASSES, trained_classes
-from tasks.promote import EVALUATION_TAG
+from tasks.evidence import EVALUATION_TAG
 from tasks.registry import (
     CHALLENGER,
     TRAINING_CASES,

@@ -13,7 +13,7 @@ import pandas as pd
 from tasks.evaluate import class_table, detection_table, summary_metrics
 from tasks.pictures import class_scores
 from tasks.prefect_task import as_task
-from tasks.promote import EVALUATION_TAG
+from tasks.evidence import EVALUATION_TAG
 from tasks.registry import ModelVersion
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
