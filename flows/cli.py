@@ -12,6 +12,7 @@ import typer
 
 from flows import (
     cli_catalog,
+    cli_evaluate,
     cli_fetch,
     cli_inspect,
     cli_lake,
@@ -55,6 +56,7 @@ app.command()(cli_fetch.fetch)
 app.command()(cli_train.train)
 app.command("cross-validate")(cli_train.cross_validate)
 app.command()(cli_predict.predict)
+app.command()(cli_evaluate.evaluate)
 app.command()(cli_promote.promote)
 app.command()(cli_promote.rollback)
 app.command()(cli_promote.approve)
@@ -229,44 +231,6 @@ def fine_tune(
             text_encoder=text_encoder,
         )
     cli_train.print_training(outcome, as_json=as_json)
-
-
-@app.command()
-def evaluate(
-    model: Model = "challenger",
-    cohort: Annotated[list[str] | None, typer.Option(help="Score this data set; may be repeated.")] = None,
-    split: Split = "default",
-    fold: Fold = None,
-    cases: CaseList = None,
-    drop_leaking: DropLeaking = False,
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score a model on the test fold, or other held-out cases: DSC, NSD, sensitivity, specificity, in MLflow."""
-    from flows.console import print_json, print_table
-    from flows.evaluate import evaluate as evaluate_flow
-
-    settings, choice = settings_for(workspace), split_choice(split, fold, cases, drop_leaking)
-    with flow_context(settings, as_json=as_json):
-        report = evaluate_flow(model, settings, cohort or None, choice)
-    evaluation = report.evaluation
-    if as_json:
-        print_json(
-            {
-                "model": report.model_uri,
-                "mlflow_run_id": evaluation.run_id,
-                "summary": evaluation.summary,
-                "classes": evaluation.classes.to_dict("records"),
-                "detection": evaluation.detection.to_dict("records"),
-            }
-        )
-        return
-    for title, table in (
-        ("Per data set and class", evaluation.classes),
-        ("Lesion detection per patient", evaluation.detection),
-        (f"{report.model_uri}, MLflow run {evaluation.run_id}", evaluation.summary_table()),
-    ):
-        print_table(title, list(table.columns), table.to_numpy().tolist())
 
 
 @app.command("pseudo-label")

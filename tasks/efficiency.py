@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.checkpoint import load_model, members
+from tasks.evidence import EVALUATE
 from tasks.prediction import trained_classes
-from tasks.registry import ModelVersion
 from tasks.settings import Settings
-from tasks.tracking import mlflow_client
+from tasks.tracking import find_runs
 
 SAME_CASES = "case_ids_sha256"
 """Tag of an evaluation's run: the digest of its cases' ids, so that runs over the same cases are found."""
@@ -112,12 +111,7 @@ def evaluations_of_same_cases(digest: str, settings: Settings) -> pd.DataFrame:
 
     Models of one data set that were evaluated so stand beside the universal one in the figure of DSC against compute.
     """
-    client = mlflow_client(settings)
-    runs = client.search_runs(
-        [one.experiment_id for one in client.search_experiments()],
-        f"tags.kind = 'evaluate' and tags.{SAME_CASES} = '{digest}' and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-    )
+    runs = [run for run in find_runs(settings, EVALUATE, tags={SAME_CASES: digest}) if run.info.status == "FINISHED"]
     rows = [
         {
             "model": run.data.tags.get("model", run.info.run_id),
@@ -128,9 +122,3 @@ def evaluations_of_same_cases(digest: str, settings: Settings) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["model", "mean_organ_dsc", "tflops_per_scan"])
     return table.drop_duplicates("model").dropna().reset_index(drop=True)
-
-
-def log_efficiency(found: Efficiency, model: ModelVersion) -> None:
-    """Log the figures in the active MLflow run, which is of `model`."""
-    mlflow.log_metrics(found.metrics())
-    mlflow.log_text(found.table().to_csv(index=False), f"efficiency_v{model.version}.csv")

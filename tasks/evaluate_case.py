@@ -126,9 +126,7 @@ def annotated_labels(workspace: Workspace, case: Mapping[str, Any]) -> pd.DataFr
     return newest.sort_values("channel").reset_index(drop=True)
 
 
-def truth_bits(
-    workspace: Workspace, case: Mapping[str, Any], labels: pd.DataFrame, shape: tuple[int, ...]
-) -> Bits:
+def truth_bits(workspace: Workspace, case: Mapping[str, Any], labels: pd.DataFrame, shape: tuple[int, ...]) -> Bits:
     """Return the annotated masks of a case, (W, X, Y, Z), from as many annotations as the label rows name."""
     if labels["annotation"].nunique() == 1:
         first = row_dicts(labels)[0]

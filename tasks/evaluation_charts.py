@@ -91,7 +91,9 @@ def efficiency_chart(found: Efficiency, organ_dsc: float, others: pd.DataFrame, 
         cost = found.tflops_per_scan * found.data_sets
         axes.axvline(cost, color="C3", linestyle="--", linewidth=1)
         label = f"{found.data_sets} models,\none for each data set"
-        axes.annotate(label, (cost, 0.05), xytext=(-4, 0), textcoords="offset points", ha="right", fontsize=8, color="C3")
+        axes.annotate(
+            label, (cost, 0.05), xytext=(-4, 0), textcoords="offset points", ha="right", fontsize=8, color="C3"
+        )
     axes.set(xscale="log", ylim=(0, 1), xlabel="TFLOP a scan (median)", ylabel="mean organ DSC")
     axes.grid(alpha=0.3, which="both")
     return save_figure(figure, path)

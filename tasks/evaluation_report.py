@@ -55,6 +55,14 @@ def evaluation_report(
                 _named(by_name, "comparison"),
             )
         )
+    if "protocol" in tables:
+        sections.append(
+            Section(
+                "By the challenge's protocol",
+                f"On the original grid; truth: {', '.join(sorted(set(tables['protocol_cases'].get('truth', []))))}.",
+                (("", shown(tables["protocol"])),),
+            )
+        )
     sections += [
         Section("Strata", "Not known: the catalog does not keep it.", (("", shown(tables["strata"])),)),
         Section("Worst cases", "Filled: prediction; lines: annotators.", pictures=worst),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +26,20 @@ from tasks.evaluation_tables import (
     comparison_table,
     generalisation_table,
     pooled_table,
+    shown,
     strata_table,
     summary_metrics,
 )
 from tasks.evidence import ABOUT, EVALUATE, EVALUATION_TAG, FORMAT, SCORES
 from tasks.pictures import class_scores
 from tasks.prefect_task import as_task
+from tasks.protocol_run import ProtocolResult
 from tasks.provenance import code_version
 from tasks.registry import ModelVersion
 from tasks.report import Picture, markdown_table, write_report
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
-from tasks.tracking import mlflow_client, tracked_run
+from tasks.tracking import html_table, mlflow_client, tracked_run
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +106,19 @@ def log_evaluation(
     *,
     other: Other | None = None,
     points: OperatingPoints | None = None,
+    protocol: ProtocolResult | None = None,
     flow_run_id: str | None = None,
     parent_run_id: str | None = None,
 ) -> Evaluation:
     """Log scores as an MLflow run; for held-out cases let the model version name that run.
 
     overlays: pictures of prediction and truth. other: compared with the subject case by case. points: operating points
-    chosen on other cases. parent_run_id: of the run that this evaluation is a part of.
+    chosen on other cases. protocol: figures by the protocol of a challenge. parent_run_id: of the run that this evaluation is a part of.
     """
     scores, model = results.scores, subject.model
     tables = _tables(results, settings, points, other)
+    if protocol is not None:
+        tables |= {"protocol": protocol.table, "protocol_cases": protocol.rows}
     summary = summary_metrics(scores, settings.detection_min_ml)
     found = measure_efficiency(subject.checkpoint, results.costs, subject.training_cases)
     cases_digest = hashlib.sha256("\n".join(sorted(subject.cases["case_id"])).encode()).hexdigest()
@@ -137,6 +141,7 @@ def log_evaluation(
         folder.mkdir(parents=True)
         evidence = _write_evidence(scores, subject, cases_digest, settings, folder)
         mlflow.log_metrics({**summary, **class_metrics(tables["pooled"], tables["detection"]), **found.metrics()})
+        mlflow.log_metrics({} if protocol is None else protocol.metrics())
         mlflow.log_params(
             {
                 "nsd_tolerance_mm": settings.nsd_tolerance_mm,
@@ -144,6 +149,7 @@ def log_evaluation(
                 "split": subject.choice.split,
                 "held_out": subject.choice.held_out_name,
                 "cases": len(subject.cases),
+                "protocol": "none" if protocol is None else protocol.protocol.id,
             }
         )
         _write_tables(tables, folder)
@@ -240,12 +246,13 @@ def _about(subject: Subject, scores_digest: str, cases_digest: str, settings: Se
 
 
 def _write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Write each table as Parquet, and all of them as one Markdown text."""
+    """Write each table as Parquet and HTML, and those per class as one Markdown text."""
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
-    shown = [name for name in tables if name not in ("lesions", "costs")]
-    text = "\n\n".join(f"## {name}\n\n{markdown_table(tables[name])}" for name in shown)
-    (folder / "tables.md").write_text(text + "\n", encoding="utf-8")
+        (folder / f"{name}.html").write_text(html_table(shown(table), name), encoding="utf-8")
+    per_case = ("lesions", "costs", "protocol_cases")
+    texts = [f"## {name}\n\n{markdown_table(shown(table))}" for name, table in tables.items() if name not in per_case]
+    (folder / "tables.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
 
 
 def _draw(
