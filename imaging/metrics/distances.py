@@ -75,7 +75,7 @@ def _look_around(
 
 @lru_cache(maxsize=32)
 def _steps(spacing_mm: Spacing) -> tuple[NDArray[np.intp], NDArray[np.float64], tuple[int, int, int]]:
-    """Return the steps (n, 3) to lattice points around one, nearest first, their lengths in mm and the reach by axis."""
+    """Return the steps (n, 3) to lattice points around one, nearest first, their lengths in mm, the reach by axis."""
     volume = float(np.prod(spacing_mm))
     radius = (MOST_STEPS * volume * 3 / (4 * np.pi)) ** (1 / 3)  # of a ball that holds about MOST_STEPS points
     most = [min(int(radius / spacing), MOST_STEPS) for spacing in spacing_mm]

@@ -104,9 +104,7 @@ def score_bits(
     threads: None for as many as a case may use.
     """
     check_spacing(spacing_mm)
-    tolerances = {c: tolerance_mm[c] if isinstance(tolerance_mm, Mapping) else tolerance_mm for c in channels}
-    for tolerance in tolerances.values():
-        _check_tolerance(tolerance)
+    tolerances = _tolerances(channels, tolerance_mm)
     unknown = [c for c in channels if not 0 <= c < len(truth) * WORD_BITS]
     if unknown:
         raise ValueError(f"channels {unknown} outside the {len(truth) * WORD_BITS} channels of the bits")
@@ -176,6 +174,15 @@ def _percentile(distances: NDArray[np.float64], areas: NDArray[np.float64]) -> f
     share = np.cumsum(areas[order])
     place = np.searchsorted(share, (HD_SHARE - SAME_SHARE) * share[-1])
     return float(distances[order[min(int(place), len(order) - 1)]])
+
+
+def _tolerances(channels: Sequence[int], tolerance_mm: float | Mapping[int, float]) -> Mapping[int, float]:
+    tolerances = tolerance_mm if isinstance(tolerance_mm, Mapping) else dict.fromkeys(channels, tolerance_mm)
+    for channel in channels:
+        if channel not in tolerances:
+            raise ValueError(f"tolerance_mm has no tolerance for channel {channel}; it has {sorted(tolerances)}")
+        _check_tolerance(tolerances[channel])
+    return tolerances
 
 
 def _check_tolerance(tolerance_mm: float) -> None:
