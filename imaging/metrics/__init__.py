@@ -2,8 +2,7 @@
 
 from imaging.metrics.lesions import LesionMatches, PredictedLesion, TruthLesion, match_lesions
 from imaging.metrics.overlap import Overlap, dice, overlap_bits
-from imaging.metrics.scores import MaskScores, score_bits, score_masks
-from imaging.metrics.surface import surface_dice
+from imaging.metrics.scores import MaskScores, score_bits, score_masks, surface_dice
 
 __all__ = [
     "LesionMatches",

@@ -1,65 +1,82 @@
-"""Surfaces of masks, and the surface Dice at a tolerance (NSD)."""
+"""Surfaces of two masks in one lattice: where their elements are and what area each has."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from imaging.components import Box, bounding_box, box_slices
-from imaging.metrics.overlap import check_masks
+from imaging.components import Box
 
 Spacing = tuple[float, float, float]
-FULL = np.uint8(255)
-MOST_MARKS = 2 * 10**7
-"""Writes (surface points x voxels within the tolerance) up to which marking beats a tree search."""
+Shape = tuple[int, int, int]
+Axes = tuple[int, int, int]
 
 
-def surface_dice(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_mm: Spacing, tolerance_mm: float) -> float:
-    """Return the share of both surfaces that lies within `tolerance_mm` of the other one, weighted by area in mm2.
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A mask of which only a box is kept. mask: (X, Y, Z) bool inside `box`, which is half-open, in voxels."""
 
-    a, b: (X, Y, Z) bool. spacing_mm: X Y Z. nan when both masks are empty, 0.0 when one is.
+    mask: NDArray[np.bool_]
+    box: Box
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Surface elements of a mask. places: (n,) flat positions in the lattice. areas: (n,) mm2."""
+
+    places: NDArray[np.intp]
+    areas: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Corners of voxels around two masks; each axis has one more of them than voxels. Axes as the masks lie in memory.
+
+    shape: corners along each axis. spacing_mm: between them.
+    """
+
+    shape: Shape
+    spacing_mm: Spacing
+
+
+def surfaces(a: Part, b: Part, spacing_mm: Spacing) -> tuple[Surface, Surface, Lattice]:
+    """Return the surfaces of two masks that are not empty, and the lattice both lie in: that of the boxes' union.
+
     The surface runs between voxel centres: each 2 x 2 x 2 neighbourhood that is neither full nor empty is one surface
-    element, with the area of its marching-cubes triangles. Same values as the surface-distance package
-    (Nikolov et al., arXiv 1809.04430), which takes the distance from element centre to element centre.
+    element, with the area of its marching-cubes triangles, as in Nikolov et al., arXiv 1809.04430.
     """
-    check_masks(a, b)
-    if len(spacing_mm) != 3 or min(spacing_mm) <= 0 or tolerance_mm < 0:
-        raise ValueError(f"spacing_mm {spacing_mm}, tolerance_mm {tolerance_mm}: three positive numbers and one >= 0")
-    box_a, box_b = bounding_box(a), bounding_box(b)
-    if box_a is None or box_b is None:
-        return float("nan") if box_a is None and box_b is None else 0.0
-    # (union) box, so that both surfaces share one index space
-    box = (*np.minimum(box_a[:3], box_b[:3]).tolist(), *np.maximum(box_a[3:], box_b[3:]).tolist())
-    spacing = (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2]))
-    areas = _areas_by_code(spacing)
-    points_a, area_a, shape = _surface(a, box, box_a, areas)
-    points_b, area_b, _ = _surface(b, box, box_b, areas)
-    near = (
-        area_a[_within(points_a, points_b, shape, spacing, tolerance_mm)].sum()
-        + area_b[_within(points_b, points_a, shape, spacing, tolerance_mm)].sum()
-    )
-    return float(near / (area_a.sum() + area_b.sum()))
+    check_spacing(spacing_mm)
+    order = np.argsort([-abs(stride) for stride in a.mask.strides], kind="stable")
+    axes = (int(order[0]), int(order[1]), int(order[2]))
+    low = [min(a.box[axis], b.box[axis]) for axis in axes]
+    high = [max(a.box[axis + 3], b.box[axis + 3]) for axis in axes]
+    shape = (high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1)
+    areas = _areas_by_code((float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])), axes)
+    found = [_elements(part, axes, low, shape, areas) for part in (a, b)]
+    ordered = (float(spacing_mm[axes[0]]), float(spacing_mm[axes[1]]), float(spacing_mm[axes[2]]))
+    return found[0], found[1], Lattice(shape, ordered)
 
 
-def _surface(
-    mask: NDArray[np.bool_], box: tuple[int, ...], own: Box, areas: NDArray[np.float64]
-) -> tuple[NDArray[np.intp], NDArray[np.float64], tuple[int, int, int]]:
-    """Return the surface elements of a mask: flat positions (n,) in the lattice of `box`, areas (n,), lattice shape.
+def check_spacing(spacing_mm: Spacing) -> None:
+    """Refuse a spacing that is not three positive numbers."""
+    if len(spacing_mm) != 3 or not all(0 < value < float("inf") for value in spacing_mm):
+        raise ValueError(f"spacing_mm {spacing_mm}: three positive numbers are needed, in mm along X, Y, Z")
 
-    Lattice point (i, j, k) is the corner shared by voxels i-1..i, j-1..j, k-1..k, so each axis has one more point than
-    voxels. Codes are only computed inside the mask's `own` box.
+
+def _elements(part: Part, axes: Axes, low: list[int], shape: Shape, areas: NDArray[np.float64]) -> Surface:
+    """Return the surface elements of one mask; codes are only computed inside its own box.
+
+    Lattice point (i, j, k) is the corner shared by voxels i-1..i, j-1..j, k-1..k.
     """
-    crop = mask[box_slices(own)]
-    codes = _neighbour_codes(crop)
+    codes = _neighbour_codes(part.mask.transpose(axes))
     hits = np.flatnonzero((codes + np.uint8(1)) > 1)  # 255 wraps to 0: neither empty nor full
-    shape = (box[3] - box[0] + 1, box[4] - box[1] + 1, box[5] - box[2] + 1)
     i, j, k = np.unravel_index(hits, codes.shape)
-    flat = ((i + (own[0] - box[0])) * shape[1] + (j + (own[1] - box[1]))) * shape[2] + (k + (own[2] - box[2]))
-    return flat, areas[codes.ravel()[hits]], shape
+    start = [part.box[axis] - first for axis, first in zip(axes, low, strict=True)]
+    places = ((i + start[0]) * shape[1] + (j + start[1])) * shape[2] + (k + start[2])
+    return Surface(places, areas[codes.ravel()[hits]])
 
 
 def _neighbour_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -74,61 +91,19 @@ def _neighbour_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return (quads[:-1] << np.uint8(4)) | quads[1:]
 
 
-def _within(
-    points: NDArray[np.intp],
-    others: NDArray[np.intp],
-    shape: tuple[int, int, int],
-    spacing: Spacing,
-    tolerance_mm: float,
-) -> NDArray[np.bool_]:
-    """Tell for each of `points` whether one of `others` lies within the tolerance; both are flat lattice positions."""
-    reach = [int(tolerance_mm / s) for s in spacing]
-    # only a count of writes: the ball itself is built where it is small
-    if len(others) * np.prod([2.0 * r + 1 for r in reach]) > MOST_MARKS:
-        return _within_by_tree(points, others, shape, spacing, tolerance_mm)
-    steps = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), axis=-1).reshape(-1, 3)
-    steps = steps[_length_mm(steps, spacing) <= tolerance_mm]
-    padded = tuple(n + 2 * r for n, r in zip(shape, reach, strict=True))
-    marked = np.zeros(padded[0] * padded[1] * padded[2], dtype=bool)
-    there = _repad(others, shape, padded, reach)
-    for step in steps @ np.array([padded[1] * padded[2], padded[2], 1]):
-        marked[there + step] = True
-    return marked[_repad(points, shape, padded, reach)]
+@lru_cache(maxsize=64)
+def _areas_by_code(spacing_mm: Spacing, axes: Axes) -> NDArray[np.float64]:
+    """Return the area in mm2 of the surface element of each of the 256 neighbour codes of a mask with axes in `axes`.
 
-
-def _repad(
-    flat: NDArray[np.intp], shape: tuple[int, int, int], padded: tuple[int, ...], margin: list[int]
-) -> NDArray[np.intp]:
-    i, j, k = np.unravel_index(flat, shape)
-    moved: NDArray[np.intp] = ((i + margin[0]) * padded[1] + (j + margin[1])) * padded[2] + (k + margin[2])
-    return moved
-
-
-def _within_by_tree(
-    points: NDArray[np.intp],
-    others: NDArray[np.intp],
-    shape: tuple[int, int, int],
-    spacing: Spacing,
-    tolerance_mm: float,
-) -> NDArray[np.bool_]:
-    here = np.stack(np.unravel_index(points, shape), axis=1)
-    there = np.stack(np.unravel_index(others, shape), axis=1)
-    _, nearest = cKDTree(there * np.array(spacing)).query(here * np.array(spacing))
-    # the tree's own distance differs in the last digit, which decides at a tolerance equal to the distance
-    near: NDArray[np.bool_] = _length_mm(here - there[nearest], spacing) <= tolerance_mm
-    return near
-
-
-def _length_mm(steps: NDArray[Any], spacing: Spacing) -> NDArray[np.float64]:
-    length: NDArray[np.float64] = np.sqrt(((steps * np.array(spacing)) ** 2).sum(axis=-1))
-    return length
-
-
-@lru_cache(maxsize=32)
-def _areas_by_code(spacing: Spacing) -> NDArray[np.float64]:
-    """Return the area in mm2 of the surface element of each of the 256 neighbour codes."""
+    spacing_mm: X Y Z.
+    """
     # MONAI brings torch with it and takes seconds to import; only surface metrics need its table
     from monai.metrics.utils import get_code_to_measure_table
 
-    table, _ = get_code_to_measure_table(spacing)
-    return np.asarray(table.numpy(), dtype=np.float64)
+    table, _ = get_code_to_measure_table(spacing_mm)
+    # the table knows codes by X, Y, Z: the corners of each code are put back in that order
+    corners = ((np.arange(256)[:, None] >> np.arange(7, -1, -1)) & 1).reshape(256, 2, 2, 2)
+    straight = corners.transpose(0, *(1 + int(place) for place in np.argsort(axes)))
+    codes = straight.reshape(256, 8) @ (1 << np.arange(7, -1, -1))
+    areas: NDArray[np.float64] = np.asarray(table.numpy(), dtype=np.float64)[codes]
+    return areas
