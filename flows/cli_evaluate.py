@@ -1,4 +1,4 @@
-"""`ctfactory evaluate`: figures of a model on cases it has not seen, alone, beside another, or by a challenge's rules."""
+"""`ctfactory evaluate`: a model on cases it has not seen, alone, beside another, or by the rules of a challenge."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def evaluate_case(request: CaseRequest, settings: Settings) -> CaseScores:
     if kept is not None:
         return CaseScores(kept["rows"], kept["lesions"], kept["cost"], reused=True)
     masks = case_masks(request, settings)
-    truth = truth_bits(workspace, request.case, labels, masks.bits.shape[1:])
+    truth = truth_bits(workspace, labels, masks.bits.shape[1:])
     scored = _scored(request, list(labels["class_name"]), truth, masks, settings)
     store.keep_scores(key, {"rows": scored.rows, "lesions": scored.lesions, "cost": scored.cost})
     return scored
@@ -126,7 +126,7 @@ def annotated_labels(workspace: Workspace, case: Mapping[str, Any]) -> pd.DataFr
     return newest.sort_values("channel").reset_index(drop=True)
 
 
-def truth_bits(workspace: Workspace, case: Mapping[str, Any], labels: pd.DataFrame, shape: tuple[int, ...]) -> Bits:
+def truth_bits(workspace: Workspace, labels: pd.DataFrame, shape: tuple[int, ...]) -> Bits:
     """Return the annotated masks of a case, (W, X, Y, Z), from as many annotations as the label rows name."""
     if labels["annotation"].nunique() == 1:
         first = row_dicts(labels)[0]
@@ -158,7 +158,8 @@ def _scored(request: CaseRequest, annotated: list[str], truth: Bits, masks: Mask
             figures = asdict(found[channel])
         predicted = get_channel(masks.bits, channel)
         figures["predicted_ml"] = float(predicted.sum()) * x * y * z / 1000.0
-        detection, parts = _no_lesion(figures["predicted_ml"]), []
+        detection = _no_lesion(figures["predicted_ml"])
+        parts: list[dict[str, Any]] = []
         if class_info(name).is_lesion:
             mask = get_channel(truth, channel) if name in drawn else np.zeros(predicted.shape, dtype=bool)
             detection, parts = _detected(name, mask, masks, (x, y, z), settings)

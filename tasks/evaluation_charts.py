@@ -13,6 +13,7 @@ from datasets_registry.taxonomy import all_classes, class_info
 from tasks.detection import roc_curve
 from tasks.efficiency import Efficiency
 from tasks.pictures import save_figure
+from tasks.workspace import row_dicts
 
 
 def class_boxes(scores: pd.DataFrame, path: Path) -> Path:
@@ -60,13 +61,13 @@ def roc_chart(scores: pd.DataFrame, detection: pd.DataFrame, path: Path) -> Path
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for row in both.itertuples():
-        part = scores[scores["class_name"] == row.class_name]
+    for row in row_dicts(both):
+        part = scores[scores["class_name"] == row["class_name"]]
         false, found = roc_curve(part["lesion_score"].to_numpy(dtype=float), (part["truth_ml"] > 0).to_numpy())
-        info = class_info(str(row.class_name))
-        label = f"{info.title}, AUC {row.auc:.2f} ({row.positives} + {row.negatives})"
+        info = class_info(str(row["class_name"]))
+        label = f"{info.title}, AUC {row['auc']:.2f} ({row['positives']} + {row['negatives']})"
         axes.plot(false, found, color=info.colour, linewidth=2, label=label)
-        axes.plot(1 - row.specificity, row.sensitivity, "o", color=info.colour, markeredgecolor="0.2")
+        axes.plot(1 - row["specificity"], row["sensitivity"], "o", color=info.colour, markeredgecolor="0.2")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="1 - specificity", ylabel="sensitivity (patients)")
     axes.legend(frameon=False, loc="lower right", fontsize=8)
@@ -82,9 +83,9 @@ def efficiency_chart(found: Efficiency, organ_dsc: float, others: pd.DataFrame, 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for row in others[others["model"] != name].itertuples():
-        axes.plot(row.tflops_per_scan, row.mean_organ_dsc, "o", color="0.55")
-        axes.annotate(str(row.model), (row.tflops_per_scan, row.mean_organ_dsc), fontsize=7, color="0.4")
+    for row in row_dicts(others[others["model"] != name]):
+        axes.plot(row["tflops_per_scan"], row["mean_organ_dsc"], "o", color="0.55")
+        axes.annotate(str(row["model"]), (row["tflops_per_scan"], row["mean_organ_dsc"]), fontsize=7, color="0.4")
     axes.plot(found.tflops_per_scan, organ_dsc, "o", markersize=9, color="C0")
     axes.annotate(f"{name}, one pass", (found.tflops_per_scan, organ_dsc), fontsize=8, color="C0")
     if found.data_sets > 1:
@@ -101,18 +102,23 @@ def efficiency_chart(found: Efficiency, organ_dsc: float, others: pd.DataFrame, 
 
 def comparison_chart(table: pd.DataFrame, a: str, b: str, path: Path) -> Path:
     """Draw the difference in DSC of each class with its 95 % interval; filled where Holm's p is below 0.05."""
+    rows = row_dicts(table)
     figure = Figure(figsize=(7.5, 0.3 * len(table) + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for position, row in enumerate(table.itertuples()):
-        colour = class_info(str(row.class_name)).colour
-        axes.plot([row.low, row.high], [position, position], color=colour, linewidth=2)
-        face = colour if row.p_holm < 0.05 else "white"
-        axes.plot(row.difference, position, "o", markeredgecolor="0.3", markerfacecolor=face)
+    for position, row in enumerate(rows):
+        colour = class_info(str(row["class_name"])).colour
+        axes.plot([_or_nan(row["low"]), _or_nan(row["high"])], [position, position], color=colour, linewidth=2)
+        face = colour if _or_nan(row["p_holm"]) < 0.05 else "white"
+        axes.plot(_or_nan(row["difference"]), position, "o", markeredgecolor="0.3", markerfacecolor=face)
     axes.axvline(0, color="0.4", linewidth=0.8)
-    names = [f"{class_info(str(row.class_name)).title} ({row.scored})" for row in table.itertuples()]
+    names = [f"{class_info(row['class_name']).title} ({row['scored']})" for row in rows]
     axes.set_yticks(range(len(table)), names)
     axes.invert_yaxis()
     axes.set(xlabel=f"DSC of {a} less that of {b}")
     axes.grid(axis="x", alpha=0.3)
     return save_figure(figure, path)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

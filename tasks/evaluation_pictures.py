@@ -57,7 +57,7 @@ def _draw(
 ) -> Picture:
     masks = case_masks(request, workspace.settings)
     labels = annotated_labels(workspace, request.case)
-    truth = truth_bits(workspace, request.case, labels, masks.bits.shape[1:])
+    truth = truth_bits(workspace, labels, masks.bits.shape[1:])
     shown = [class_info(name) for name in classes or labels["class_name"]]
     overlay_png(
         case_image(workspace, request.case),

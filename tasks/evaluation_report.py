@@ -24,7 +24,7 @@ def evaluation_report(
     pictures: Sequence[Picture],
     facts: Mapping[str, str],
 ) -> Report:
-    """Return the report of one evaluation; tables: those of `log_evaluation` by name, `comparison` where there is one."""
+    """Return the report of one evaluation; tables: those of `log_evaluation`, by name."""
     by_name = {picture.path.stem: picture for picture in pictures}
     charts = ("class_scores", "boxes", "roc", "efficiency", "comparison", "reliability")
     overlays = [picture for name, picture in by_name.items() if name not in charts]

@@ -113,7 +113,8 @@ def log_evaluation(
     """Log scores as an MLflow run; for held-out cases let the model version name that run.
 
     overlays: pictures of prediction and truth. other: compared with the subject case by case. points: operating points
-    chosen on other cases. protocol: figures by the protocol of a challenge. parent_run_id: of the run that this evaluation is a part of.
+    chosen on other cases. protocol: figures by the rules of a challenge. parent_run_id: of the run that this evaluation
+    is a part of.
     """
     scores, model = results.scores, subject.model
     tables = _tables(results, settings, points, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,7 +69,7 @@ def _stratum(scores: pd.DataFrame, kind: str) -> pd.Series:
 def _band(values: pd.Series, edges: Sequence[float], unit: str) -> pd.Series:
     names = [
         f"to {edges[0]:g} {unit}",
-        *(f"over {low:g} to {high:g} {unit}" for low, high in zip(edges, edges[1:], strict=False)),
+        *(f"over {low:g} to {high:g} {unit}" for low, high in itertools.pairwise(edges)),
         f"over {edges[-1]:g} {unit}",
     ]
     place = np.searchsorted(edges, values.to_numpy(dtype=float))
@@ -88,7 +89,7 @@ def _mean_table(
             "cases": len(part),
             "scored": int(part["dsc"].notna().sum()),
             "both_empty": int(part["dsc"].isna().sum()),
-            "not_annotated": int(cases[key]) - part["case_id"].nunique(),
+            "not_annotated": int(cases.loc[str(key)]) - part["case_id"].nunique(),
         }
         if set(SURFACES) <= set(figures):
             row["surfaces"] = int(part[SURFACES[0]].notna().sum())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tasks.evaluate import detection_table
+from tasks.detection import detection_table
 from tasks.evidence import Evidence
 from tasks.gate_rules import AgainstChampion, Figure, GateRules, Group
 from tasks.statistics import paired_comparison

@@ -12,7 +12,7 @@ import pandas as pd
 from catalog.splits import twins_between
 from models.checkpoint import read_metadata
 from tasks.champion import Mover, Standing, move_champion, note, settle
-from tasks.evaluate import summary_metrics
+from tasks.evaluation_tables import summary_metrics
 from tasks.evidence import Evidence, NoEvidence, evaluation_runs, held_out_run, read_evidence
 from tasks.gate_rules import GateRules, load_gates
 from tasks.gates import SHOWN, Gate, bar_gates, champion_gate, class_gate, metric_gate, number_gate

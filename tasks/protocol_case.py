@@ -95,7 +95,7 @@ def evaluate_protocol_case(request: ProtocolRequest, settings: Settings) -> list
         truth = _raw_label(request.raw, case, protocol)
     else:
         shape = (int(case["shape_x"]), int(case["shape_y"]), int(case["shape_z"]))
-        truth = label_map(truth_bits(workspace, case, labels, shape), case, protocol)
+        truth = label_map(truth_bits(workspace, labels, shape), case, protocol)
     rows = _score_regions(truth, predicted, set(labels["class_name"]), protocol)
     strata = {name: strata_of(case)[name] for name in ("patient", "slice_mm")}
     rows = [{"case_id": case["case_id"], **row, "truth": truth_is, **strata} for row in rows]

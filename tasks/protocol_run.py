@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,9 +74,7 @@ def run_protocol(
     files = _raw_files(protocol, scored, raw, settings)
     unlabelled = _unlabelled(workspace, protocol, scored) if target is not None else scored.iloc[:0]
     requests = [
-        ProtocolRequest(
-            CaseRequest(case, checkpoint, weights), protocol, files.get(case["native_id"]), inner, is_scored
-        )
+        ProtocolRequest(CaseRequest(case, checkpoint, weights), protocol, _own(files, case, protocol), inner, is_scored)
         for cases, is_scored in ((scored, True), (unlabelled, False))
         for case in row_dicts(cases)
     ]
@@ -96,6 +95,11 @@ def run_protocol(
         missing = tuple(one for one in protocol.submission.cases or () if one not in there)
         shutil.make_archive(str(target), "zip", target)
     return ProtocolResult(protocol, rows, protocol_table(rows, protocol), target, missing)
+
+
+def _own(files: Mapping[str, CaseFiles], case: Mapping[str, Any], protocol: Protocol) -> CaseFiles | None:
+    """Return the raw files of a case; those of another data set, scored by the same rules, are not looked for."""
+    return files.get(case["native_id"]) if case["dataset"] == protocol.dataset else None
 
 
 def _empty_folder(submission: Path | None) -> Path | None:

@@ -1,8 +1,8 @@
 """Intervals and paired tests over patients: percentile bootstrap, Wilcoxon, Holm. A value that is NaN was not measured.
 
-Every function draws whole patients (`groups`): several scans of one patient are not independent. The percentile interval
-is used (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): unlike BCa it is defined where all
-values are equal, and can be worked out by hand.
+Every function draws whole patients (`groups`): several scans of one patient are not independent. The interval is the
+percentile one (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): unlike BCa it is defined
+where all values are equal, and can be worked out by hand.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def bootstrap_mean_of_means(
     some, scored = counts.any(axis=0), counts.any(axis=1)
     n = int(scored.sum())
     if n == 0:
-        return Interval(*[float("nan")] * 3, n=0)
+        return _nothing(0)
     sums, counts = sums[np.ix_(scored, some)], counts[np.ix_(scored, some)]
     mean = float((sums.sum(axis=0) / counts.sum(axis=0)).mean())
     if n == 1:
@@ -155,7 +155,7 @@ def bootstrap_auc(
     given, truth, codes = given[kept], truth[kept], codes[kept]
     patients = len(np.unique(codes))
     if not truth.any() or truth.all():
-        return Interval(*[float("nan")] * 3, n=patients)
+        return _nothing(patients)
     above, below = given[truth][:, None], given[~truth][None, :]
     wins = (above > below) + 0.5 * (above == below)  # (positives, negatives)
     if min(truth.sum(), (~truth).sum()) < 2:
@@ -188,6 +188,11 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
+def _nothing(n: int) -> Interval:
+    nan = float("nan")
+    return Interval(nan, nan, nan, n)
+
+
 def _per_patient(values: ArrayLike, groups: Sequence[Any] | None) -> tuple[Floats, Floats]:
     """Return the sums and the counts of the values that are not NaN, (patients, M) each."""
     given = np.asarray(values, dtype=float)
@@ -204,7 +209,7 @@ def _per_patient(values: ArrayLike, groups: Sequence[Any] | None) -> tuple[Float
 
 def _mean_intervals(sums: Floats, counts: Floats, seed: int, resamples: int) -> list[tuple[Interval, Floats]]:
     """Return the interval and the resampled means (resamples,) of each column of sums and counts (patients, M)."""
-    results: list[tuple[Interval, Floats]] = [(Interval(*[float("nan")] * 3, n=0), np.empty(0))] * sums.shape[1]
+    results: list[tuple[Interval, Floats]] = [(_nothing(0), np.empty(0))] * sums.shape[1]
     alike: dict[bytes, list[int]] = {}  # columns in which the same patients have as many values are drawn together
     for column in range(sums.shape[1]):
         alike.setdefault(counts[:, column].tobytes(), []).append(column)
@@ -213,7 +218,7 @@ def _mean_intervals(sums: Floats, counts: Floats, seed: int, resamples: int) -> 
         n = int(scored.sum())
         if n == 0:
             continue
-        own, weight = sums[np.ix_(scored, columns)], counts[scored, columns[0]]
+        own, weight = sums[np.ix_(scored, np.array(columns))], counts[scored, columns[0]]
         means = own.sum(axis=0) / weight.sum()
         if n == 1:
             draws = np.empty((0, len(columns)))
