@@ -17,6 +17,16 @@ HERE = "these cases (optimistic)"
 """Said of an operating point that was chosen on the cases it is reported on."""
 
 
+_NONE_COUNTED = {"lesions": 0, "lesions_found": 0, "false_lesions": 0, "lesion_score": float("nan")}
+
+
+def with_every_column(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return score rows with the columns of detection, where volumes alone are there: each case is then a patient, what
+    was predicted is what was detected, and no single lesion was counted."""
+    filled = {"patient": scores["case_id"], "detected_ml": scores["predicted_ml"], **_NONE_COUNTED}
+    return scores.assign(**{name: value for name, value in filled.items() if name not in scores})
+
+
 @dataclass(frozen=True)
 class OperatingPoints:
     """From which predicted volume on, in ml, a patient counts as positive, by lesion class; and where it was chosen."""
@@ -46,6 +56,7 @@ def detection_table(
     which `chosen_on` calls optimistic.
     """
     rows = []
+    scores = with_every_column(scores)
     for name in (info.name for info in all_classes() if info.is_lesion):
         of_class = scores[scores["class_name"] == name]
         if of_class.empty:

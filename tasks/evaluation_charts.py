@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,13 @@ def class_boxes(scores: pd.DataFrame, path: Path) -> Path:
         values = [drawn.loc[drawn["class_name"] == name, score].dropna().to_numpy(dtype=float) for name in names]
         positions = np.arange(len(names))
         boxes = axes.boxplot(
-            values, positions=positions, orientation="horizontal", widths=0.6, showfliers=False, patch_artist=True
+            values,
+            positions=positions,
+            orientation="horizontal",
+            widths=0.6,
+            showfliers=False,
+            patch_artist=True,
+            medianprops={"color": "black"},
         )
         for box, name in zip(boxes["boxes"], names, strict=True):
             box.set(facecolor=class_info(name).colour, alpha=0.7, linewidth=0.7)
@@ -85,9 +92,9 @@ def efficiency_chart(found: Efficiency, organ_dsc: float, others: pd.DataFrame, 
     axes = figure.add_subplot()
     for row in row_dicts(others[others["model"] != name]):
         axes.plot(row["tflops_per_scan"], row["mean_organ_dsc"], "o", color="0.55")
-        axes.annotate(str(row["model"]), (row["tflops_per_scan"], row["mean_organ_dsc"]), fontsize=7, color="0.4")
+        _name(axes, str(row["model"]), (row["tflops_per_scan"], row["mean_organ_dsc"]), "0.4")
     axes.plot(found.tflops_per_scan, organ_dsc, "o", markersize=9, color="C0")
-    axes.annotate(f"{name}, one pass", (found.tflops_per_scan, organ_dsc), fontsize=8, color="C0")
+    _name(axes, f"{name}, one pass", (found.tflops_per_scan, organ_dsc), "C0")
     if found.data_sets > 1:
         cost = found.tflops_per_scan * found.data_sets
         axes.axvline(cost, color="C3", linestyle="--", linewidth=1)
@@ -98,6 +105,10 @@ def efficiency_chart(found: Efficiency, organ_dsc: float, others: pd.DataFrame, 
     axes.set(xscale="log", ylim=(0, 1), xlabel="TFLOP a scan (median)", ylabel="mean organ DSC")
     axes.grid(alpha=0.3, which="both")
     return save_figure(figure, path)
+
+
+def _name(axes: Any, text: str, at: tuple[float, float], colour: str) -> None:
+    axes.annotate(text, at, xytext=(8, 4), textcoords="offset points", fontsize=8, color=colour)
 
 
 def comparison_chart(table: pd.DataFrame, a: str, b: str, path: Path) -> Path:

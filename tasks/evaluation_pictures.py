@@ -39,7 +39,7 @@ def draw_evaluation(
         pictures.append(_draw(workspace, request, None, path, str(case_id)))
     for place, row in enumerate(worst_cases(scores), start=1):
         title = class_info(row["class_name"]).title
-        caption = f"{row['case_id']}, {title}: DSC {row['dsc']:.3f}, the lowest but {place - 1}"
+        caption = f"{row['case_id']}, {title}: DSC {row['dsc']:.3f}, place {place} from below"
         request = CaseRequest(by_id[row["case_id"]], checkpoint, weights)
         pictures.append(_draw(workspace, request, [row["class_name"]], folder / f"worst_{place}.png", caption))
     return pictures

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from datasets_registry.taxonomy import all_classes
-from tasks.detection import detection_table
+from tasks.detection import detection_table, with_every_column
 from tasks.evaluate_case import FIGURES, NOT_KNOWN
 from tasks.statistics import bootstrap_mean_of_means, bootstrap_means, holm, paired_comparison
 
@@ -169,6 +169,7 @@ def summary_metrics(scores: pd.DataFrame, min_ml: float) -> dict[str, float]:
     that a class annotated in many cases does not outweigh a rare one; _low and _high: its 95 % interval.
     """
     organs = [info.name for info in all_classes() if not info.is_lesion]
+    scores = with_every_column(scores)
     of_organs = scores[scores["class_name"].isin(organs)]
     per_class = of_organs.groupby("class_name")[["dsc", "nsd"]].mean()
     detection = detection_table(scores, min_ml)

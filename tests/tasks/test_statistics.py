@@ -88,7 +88,9 @@ def test_columns_are_what_each_alone_would_be() -> None:
 
 def test_95_of_100_intervals_hold_the_true_mean() -> None:
     rng = np.random.default_rng(4)
-    hits = [(found := bootstrap_mean(rng.beta(8, 2, size=60), resamples=500)).low <= 0.8 <= found.high for _ in range(400)]
+    hits = [
+        (found := bootstrap_mean(rng.beta(8, 2, size=60), resamples=500)).low <= 0.8 <= found.high for _ in range(400)
+    ]
     assert 0.91 <= np.mean(hits) <= 0.98
 
 
