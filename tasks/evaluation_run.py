@@ -35,11 +35,18 @@ from tasks.pictures import class_scores
 from tasks.prefect_task import as_task
 from tasks.protocol_run import ProtocolResult
 from tasks.provenance import code_version
-from tasks.registry import ModelVersion
+from tasks.registry import ModelVersion, version_tags
 from tasks.report import Picture, markdown_table, write_report
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
 from tasks.tracking import html_table, mlflow_client, tracked_run
+
+
+CALIBRATION_TAG = "calibration_run_id"
+"""Tag of a model version that names the MLflow run of its calibration."""
+
+RELIABILITY = "reliability.png"
+"""Artifact of a calibration's run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +124,7 @@ def log_evaluation(
     is a part of.
     """
     scores, model = results.scores, subject.model
-    tables = _tables(results, settings, points, other)
+    tables = make_tables(results, settings, points, other)
     if protocol is not None:
         tables |= {"protocol": protocol.table, "protocol_cases": protocol.rows}
     summary = summary_metrics(scores, settings.detection_min_ml)
@@ -179,9 +186,10 @@ def log_evaluation(
     )
 
 
-def _tables(
+def make_tables(
     results: CohortScores, settings: Settings, points: OperatingPoints | None, other: Other | None
 ) -> dict[str, pd.DataFrame]:
+    """Return every table of an evaluation by name, with its intervals."""
     scores = results.scores
     tables = {
         "classes": class_table(scores),
@@ -279,10 +287,20 @@ def _draw(
         others = evaluations_of_same_cases(cases_digest, settings)
         chart = efficiency_chart(found, organ_dsc, others, name, folder / "efficiency.png")
         pictures.append(Picture(chart, "Mean organ DSC against compute, of models evaluated on the same cases."))
+    pictures += _reliability(subject.model, settings, folder)
     if other is not None:
         chart = comparison_chart(tables["comparison"], name, other.model.uri, folder / "comparison.png")
         pictures.append(Picture(chart, "Difference in DSC with 95 % intervals; filled: p < 0.05 after Holm."))
     return pictures
+
+
+def _reliability(model: ModelVersion, settings: Settings, folder: Path) -> list[Picture]:
+    """Return the plot of the version's calibration, copied to `folder`; nothing where it was never calibrated."""
+    run_id = version_tags(model, settings).get(CALIBRATION_TAG)
+    if run_id is None or not any(item.path == RELIABILITY for item in mlflow_client(settings).list_artifacts(run_id)):
+        return []
+    mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=RELIABILITY, dst_path=str(folder))
+    return [Picture(folder / RELIABILITY, f"DSC expected by the calibration (run {run_id}) against the real one.")]
 
 
 def _facts(subject: Subject, settings: Settings, run_id: str) -> dict[str, str]:

@@ -70,6 +70,8 @@ def evaluate_protocol_case(request: ProtocolRequest, settings: Settings) -> list
     evaluation. Raises ValueError where the raw files are not those of the case.
     """
     case, protocol = request.case.case, request.protocol
+    if request.raw is not None:
+        _require_same(request.raw, case)
     masks_key = prediction_key(request.case.weights, case, settings)
     store = EvaluationStore(settings)
     predicted: Volume | None = None
@@ -103,13 +105,16 @@ def evaluate_protocol_case(request: ProtocolRequest, settings: Settings) -> list
     return rows
 
 
-def _raw_label(files: CaseFiles, case: Mapping[str, Any], protocol: Protocol) -> Volume:
-    """Return the label map of a case as its data set ships it."""
+def _require_same(files: CaseFiles, case: Mapping[str, Any]) -> None:
     if raw_digest(files) != case["raw_sha256"]:
         raise ValueError(
             f"{case['case_id']}: its raw files differ from those ingested (SHA-256 {str(case['raw_sha256'])[:12]} "
             "expected); give the folder it was ingested from with --raw, or ingest it again"
         )
+
+
+def _raw_label(files: CaseFiles, case: Mapping[str, Any], protocol: Protocol) -> Volume:
+    """Return the label map of a case as its data set ships it."""
     card = load_card(protocol.dataset)
     read = reader_for(card).read_case(files, card)
     grid = original_grid(dict(case))

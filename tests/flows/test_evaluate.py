@@ -69,7 +69,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         threads=1,
     )
     with prefect_api(chosen):
-        ingest_miniatures(["msd_liver", "chaos_ct", "ircadb_01"], chosen, cases=3)
+        ingest_miniatures(["msd_liver", "chaos_ct", "ircadb_01"], chosen, cases=2)
         yield chosen
 
 
@@ -102,7 +102,7 @@ def test_promotion_can_trust_the_files(
     found = read_evidence(evaluation.run_id, versions[0], open_workspace(settings))
     assert tuple(found.scores.columns) == SCORE_COLUMNS
     assert found.about["weights_sha256"] == checkpoint_digest(fetch_checkpoint(versions[0], settings))
-    assert found.about["datasets"] == {"chaos_ct": 3, "ircadb_01": 3, "msd_liver": 3}
+    assert found.about["datasets"] == {"chaos_ct": 2, "ircadb_01": 2, "msd_liver": 2}
     assert found.about["model"] == {"name": "universal", "version": versions[0].version}
     ids = "\n".join(sorted(found.scores["case_id"].unique()))
     assert found.about["case_ids_sha256"] == hashlib.sha256(ids.encode()).hexdigest()
@@ -174,7 +174,7 @@ def test_only_held_out_cases_are_named_by_the_version(
 def test_two_models_are_compared_on_the_same_cases(report: EvaluateReport) -> None:
     assert report.evaluation.comparison is not None
     table = report.evaluation.comparison.set_index("class_name")
-    assert table.loc["liver", "scored"] == 9
+    assert table.loc["liver", "scored"] == 6
     assert table.loc["liver", "a"] == pytest.approx(table.loc["liver", "b"] + table.loc["liver", "difference"])
 
 
