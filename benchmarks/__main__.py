@@ -20,6 +20,7 @@ BENCHMARKS = (
     "dask_workers",
     "overhead",
     "twins",
+    "report",
 )
 
 if __name__ == "__main__":

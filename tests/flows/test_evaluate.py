@@ -24,6 +24,7 @@ from imaging.metrics import dice
 from models.settings import ModelSettings
 from tasks.evaluate import evaluate_cases
 from tasks.evaluate_case import SCORE_COLUMNS, CaseRequest, case_masks
+from tasks.evaluation_points import points_of_run
 from tasks.evaluation_run import Evaluation
 from tasks.evaluation_store import EvaluationStore
 from tasks.evidence import read_evidence
@@ -35,11 +36,12 @@ from tasks.registry import (
     ModelVersion,
     checkpoint_digest,
     fetch_checkpoint,
+    model_version,
     register_checkpoint,
     version_tags,
 )
 from tasks.settings import Settings
-from tasks.splits import LeakRefused, SplitChoice
+from tasks.splits import LeakRefused, ScoringCases, SplitChoice
 from tasks.tracking import mlflow_client, tracked_run
 from tasks.workspace import open_workspace, row_dicts
 
@@ -136,8 +138,6 @@ def test_either_tumour_class_finds_a_liver_tumour(report: EvaluateReport, settin
 
 
 def request_of(case: dict[str, object], settings: Settings) -> CaseRequest:
-    from tasks.registry import model_version
-
     path = fetch_checkpoint(model_version("1", settings), settings)
     return CaseRequest(case, path, checkpoint_digest(path))
 
@@ -176,6 +176,24 @@ def test_two_models_are_compared_on_the_same_cases(report: EvaluateReport) -> No
     table = report.evaluation.comparison.set_index("class_name")
     assert table.loc["liver", "scored"] == 6
     assert table.loc["liver", "a"] == pytest.approx(table.loc["liver", "b"] + table.loc["liver", "difference"])
+
+
+def test_operating_points_come_from_other_patients_of_the_same_weights(
+    report: EvaluateReport, settings: Settings
+) -> None:
+    weights = request_of({}, settings).weights
+    cases = open_workspace(settings).tables.cases()
+    elsewhere = ScoringCases(cases.assign(split_group="somebody else"), ())
+    run_id = report.evaluation.run_id
+    found = points_of_run(run_id, weights, elsewhere, settings)
+    detection = report.evaluation.detection.set_index("class_name")
+    assert found.limits["liver_tumor"] == detection.loc["liver_tumor", "chosen_min_ml"]
+    assert detection.loc["liver_tumor", "chosen_on"] == "these cases (optimistic)"
+    assert found.chosen_on == f"run {run_id}"
+    with pytest.raises(ValueError, match="of its patients are scored now"):
+        points_of_run(run_id, weights, ScoringCases(cases, ()), settings)
+    with pytest.raises(ValueError, match="chosen for weights"):
+        points_of_run(run_id, "0" * 64, elsewhere, settings)
 
 
 def test_a_killed_evaluation_goes_on_and_another_model_begins_anew(
