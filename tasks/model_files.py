@@ -29,7 +29,7 @@ ABOUT = "about"
 DESCRIPTION, EMBEDDINGS = "model.json", "text_embeddings.safetensors"
 
 _PYFUNC = Path(__file__).with_name("mlflow_model.py")
-_GRID_3D = Array(Array(Array(DataType.integer)))
+_GRID_3D = Array(Array(Array(DataType.long)))  # JSON knows no shorter ones
 _AFFINE = Array(Array(DataType.double))
 
 
