@@ -181,7 +181,8 @@ class PatchSampler:
             channels=channels,
             annotated=np.array([[c in case.annotated for c in channels] for case in cases]),
             weights=np.array(
-                [[self._train.pseudo_weight if c in case.pseudo else 1.0 for c in channels] for case in cases], np.float32
+                [[self._train.pseudo_weight if c in case.pseudo else 1.0 for c in channels] for case in cases],
+                np.float32,
             ),
             changes=tuple(draw_change(random, self._train, case.dataset) for case in cases),
         )
