@@ -12,6 +12,7 @@ import pandas as pd
 
 from models.checkpoint import load_model, read_metadata, save_checkpoint
 from tasks.evaluate import class_table, summary_metrics
+from tasks.pending import Registration, register
 from tasks.prediction import TRAINED_CLASSES, trained_classes
 from tasks.promote import EVALUATION_TAG
 from tasks.registry import (
@@ -20,8 +21,6 @@ from tasks.registry import (
     ModelVersion,
     fetch_checkpoint,
     model_version,
-    register_checkpoint,
-    set_alias,
     training_cases,
 )
 from tasks.settings import Settings
@@ -104,8 +103,8 @@ def finish(parent_run_id: str, folds: Mapping[int, ModelVersion], settings: Sett
     mlflow.log_text(scores.to_csv(index=False), "scores.csv")
     mlflow.log_text(classes.to_csv(index=False), "classes.csv")
     uris = ", ".join(version.uri for version in folds.values())
-    model = register_checkpoint(folder, settings, tags={"train_run_id": parent_run_id, "members": uris})
-    set_alias(model, CHALLENGER, settings)
+    tags = {"train_run_id": parent_run_id, "members": uris}
+    model = register(Registration(parent_run_id, folder, tags, alias=CHALLENGER), settings)
     return CrossValidation(parent_run_id, model, dict(folds), summary, classes)
 
 

@@ -25,6 +25,8 @@ from models.licence import DIGEST, LICENCE, PUBLISHED_LICENCE, SOURCE
 from models.published import PUBLISHED_CLASSES, TRAINED_ON, convert, published, sides_apart
 from models.settings import as_mapping
 from tasks.fetch import download_options
+from tasks.model_card import refresh_model_card
+from tasks.patience import patiently
 from tasks.progress import ByteProgress
 from tasks.registry import (
     CLASSES,
@@ -98,7 +100,12 @@ def _register(file: Path, backbone: str, tags: dict[str, str], settings: Setting
             log_parameters({"model": as_mapping(metadata.model)})
             mlflow.log_text("\n".join(f"{dataset}/*" for dataset in TRAINED_ON), TRAINING_CASES)
             encoder = {ENCODER: metadata.encoder, "embeddings_digest": metadata.embeddings_digest}
-            version = register_checkpoint(aside, settings, tags=tags | encoder)
+            version = patiently(
+                lambda: register_checkpoint(aside, settings, tags=tags | encoder),
+                settings.mlflow_patience_s,
+                f"registering {tags[SOURCE]}",
+            )
+            refresh_model_card(version, settings)
     finally:
         aside.unlink(missing_ok=True)
     set_alias(version, f"published-{backbone}", settings)

@@ -41,7 +41,9 @@ def patiently(action: Callable[[], Result], patience_s: float, what: str) -> Res
             left = patience_s - (time.monotonic() - begun)
             if not does_not_answer(error) or left < wait:
                 raise
-            tell(f"{what}: MLflow does not answer, next try in {wait:.0f} s, for {left:.0f} s more ({first_line(error)})")
+            tell(
+                f"{what}: MLflow does not answer, next try in {wait:.0f} s, for {left:.0f} s more ({first_line(error)})"
+            )
         time.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT_S)
 
