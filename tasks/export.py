@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from imaging.bits import get_channel
 from imaging.nifti import write_nifti
 from imaging.resample import Grid, resample_bits
 from imaging.volume import Volume
+
+
+FORMATS = ("nifti", "nifti_per_class", "dicom_seg", "rtstruct", "seg_nrrd", "abdomenatlas")
 
 
 def original_grid(case: dict[str, Any]) -> Grid:
@@ -38,18 +41,28 @@ def multi_label(bits: NDArray[np.uint32], class_names: Sequence[str]) -> NDArray
 
 
 def export_case(
-    case: dict[str, Any], bits: NDArray[np.uint32], class_names: Sequence[str], folder: Path, about: dict[str, Any]
-) -> Path:
-    """Write `segmentation.nii.gz` and `segmentation.json` into folder/<native id>/ and return the NIfTI's path.
+    case: dict[str, Any],
+    bits: NDArray[np.uint32],
+    class_names: Sequence[str],
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    formats: Sequence[str] = ("nifti",),
+    profile: str = "research",
+    source_series: Path | None = None,
+    probabilities: Mapping[str, Any] | None = None,
+    image: Volume | None = None,
+) -> list[Path]:
+    """Write one case's masks into folder/<native id>/ in the scan's original geometry; return the files made.
 
-    bits: (W, X, Y, Z) on the lake grid; they are brought onto the original grid by nearest neighbour. about: model,
-    licence and what else a reader of the file must know; the JSON adds the meaning of every value.
+    bits: (W, X, Y, Z) on the lake grid. formats: of `FORMATS`. profile: research, public or commercial; see
+    `tasks.licences.check_profile`. source_series: folder of the DICOM series, for dicom_seg and rtstruct.
+    image: the scan on the lake grid, HU, for mean HU and ct.nii.gz.
     """
     affine = np.asarray(case["affine"], dtype=float).reshape(4, 4)
     target = folder / str(case["native_id"])
-    return export_classes(
-        resample_bits(bits, affine, original_grid(case)), original_grid(case), class_names, target, about
-    )
+    grid = original_grid(case)
+    return [export_classes(resample_bits(bits, affine, grid), grid, class_names, target, about)]
 
 
 def export_classes(
