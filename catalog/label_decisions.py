@@ -143,5 +143,6 @@ def _but(labels: pd.DataFrame, without: pd.DataFrame) -> pd.DataFrame:
 
 
 def _events(labels: pd.DataFrame, event: str, who: str, why: str, run: str | None) -> list[dict[str, Any]]:
+    rows = labels[list(KEY)].itertuples(index=False, name=None)
     about = {"event": event, "who": who, "why": why, "run_id": run}
-    return [{"event_id": uuid4().hex, **dict(row), **about} for row in labels[list(KEY)].to_dict("records")]
+    return [{"event_id": uuid4().hex, **dict(zip(KEY, row, strict=True)), **about} for row in rows]

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalog.columns import coded
-from catalog.label_events import KEY, NEEDED, effective, first_of_each, is_text, reviewed
+from catalog.label_events import KEY, NEEDED, effective, first_of_each, is_text, label_codes, reviewed
 from catalog.table_reads import frame_of
 from catalog.tables import Tables
 from datasets_registry.taxonomy import class_info
@@ -85,9 +85,7 @@ def _waiting(rows: pa.Table) -> NDArray[np.bool_]:
     waiting = np.zeros(rows.num_rows, dtype=bool)
     if rows.num_rows == 0:
         return waiting
-    cases, _ = coded(rows["case_id"])
-    channel = rows["channel"].to_numpy().astype(np.int64)
-    codes = cases.astype(np.int64) * (int(channel.max()) + 1) + channel
+    codes = label_codes(rows)
     settled = np.unique(codes[is_text(rows["state"], "annotated") | reviewed(rows)])
     verdict, _ = coded(rows["verdict"])
     open_ = np.flatnonzero((verdict < 0) & ~np.isin(codes, settled))
