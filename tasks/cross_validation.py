@@ -29,6 +29,7 @@ from tasks.tracking import find_runs, mlflow_client
 from tasks.train import FOLD_TAG
 from tasks.train import KIND as TRAINING
 from tasks.train_request import TrainRequest
+from tasks.training_data import log_data_licences
 
 KIND = "cross-validation"
 FOLDS_TAG = "folds"
@@ -92,6 +93,7 @@ def finish(parent_run_id: str, folds: Mapping[int, ModelVersion], settings: Sett
     _write_members(folder, folds, parent_run_id, settings)
     seen = sorted({case_id for version in folds.values() for case_id in training_cases(version, settings)})
     mlflow.log_text("\n".join(seen), TRAINING_CASES)
+    log_data_licences(seen, settings)
     by_fold = {fold: _scores(version, settings) for fold, version in folds.items()}
     scores = pd.concat([table.assign(fold=fold) for fold, table in by_fold.items()], ignore_index=True)
     summary, classes = summary_metrics(scores, settings.detection_min_ml), class_table(scores)

@@ -17,7 +17,6 @@ from imaging.nifti import write_nifti
 from imaging.resample import Grid, resample_bits
 from imaging.volume import Volume
 
-
 FORMATS = ("nifti", "nifti_per_class", "dicom_seg", "rtstruct", "seg_nrrd", "abdomenatlas")
 
 

@@ -40,6 +40,7 @@ from tasks.registry import (
 )
 from tasks.settings import Settings
 from tasks.tracking import log_parameters, tracked_run
+from tasks.training_data import log_data_licences
 
 ENCODER, BACKBONE = "encoder", "backbone"
 
@@ -98,7 +99,9 @@ def _register(file: Path, backbone: str, tags: dict[str, str], settings: Setting
         metadata = convert(file, backbone, aside, entries, tags[CLASSES].split(","))
         with tracked_run(settings, f"import {backbone}", kind="import", tags=tags):
             log_parameters({"model": as_mapping(metadata.model)})
-            mlflow.log_text("\n".join(f"{dataset}/*" for dataset in TRAINED_ON), TRAINING_CASES)
+            seen = [f"{dataset}/*" for dataset in TRAINED_ON]
+            mlflow.log_text("\n".join(seen), TRAINING_CASES)
+            log_data_licences(seen, settings)
             encoder = {ENCODER: metadata.encoder, "embeddings_digest": metadata.embeddings_digest}
             version = patiently(
                 lambda: register_checkpoint(aside, settings, tags=tags | encoder),

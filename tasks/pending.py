@@ -65,8 +65,8 @@ def register(registration: Registration, settings: Settings) -> ModelVersion:
         kept = _keep(registration, settings)
         raise RegistrationPending(
             f"run {registration.run_id}: its model is trained but not registered, MLflow at "
-            f"{public_url(settings.mlflow_uri)} did not take it ({first_line(error)}). Weights and all else are kept in "
-            f"{kept}; once MLflow answers: ctfactory models register --pending {registration.run_id} "
+            f"{public_url(settings.mlflow_uri)} did not take it ({first_line(error)}). Weights and all else are kept "
+            f"in {kept}; once MLflow answers: ctfactory models register --pending {registration.run_id} "
             f"--workspace {settings.workspace}",
             registration.run_id,
         ) from error

@@ -63,9 +63,12 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
         A volume at the model's spacing gives its class bits alone. Raises BadInput for what cannot be CT, TypeError for
         another kind of input.
         """
-        params = params or {}
+        asked = params or {}
         if isinstance(model_input, list):
-            return [self.predict(context, one, params) for one in model_input]
+            return [self._predict(one, asked) for one in model_input]
+        return self._predict(model_input, asked)
+
+    def _predict(self, model_input: Any, params: Mapping[str, Any]) -> Any:
         known = trained_classes(self.metadata)
         asked = [name.strip() for name in str(params.get("classes") or "").split(",") if name.strip()]
         classes = list(self.metadata.model.select(asked)) if asked else list(known)
@@ -131,7 +134,7 @@ def _digest_in_mlflow(about: Path) -> str | None:
     if model_id is None:
         return None
     try:
-        tags = MlflowClient().get_logged_model(model_id).tags
+        found = MlflowClient().get_logged_model(model_id).tags.get(WEIGHTS)
     except (MlflowException, OSError):
         return None
-    return tags.get(WEIGHTS)
+    return None if found is None else str(found)

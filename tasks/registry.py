@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -147,15 +151,58 @@ def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:
     model comes by here: the licence of weights that came from others is told, and every byte is compared with the
     digest of the registration. Raises WeightsChanged where they differ, FileNotFoundError without weights.
     """
-    mlflow_client(settings)
-    folder = Path(mlflow.artifacts.download_artifacts(version.uri)) / "artifacts"
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise FileNotFoundError(f"{version.uri}: no safetensors file in its artifacts; register the model again")
-    checkpoint = found[0] if len(found) == 1 else folder
+    checkpoint = _stored(version, settings)
     _require_registered(version, checkpoint, settings)
     tell_licence(version.uri, checkpoint)
     return checkpoint
+
+
+def _stored(version: ModelVersion, settings: Settings) -> Path:
+    """Return the weights as the artifact store has them now: where they lie, or a fresh copy of a remote store's.
+
+    Copies are kept in WORKSPACE/models/fetched, one for each content, so that a file in use is never replaced.
+    """
+    client = mlflow_client(settings)
+    if _lies_here(version, client):
+        return _weights_in(Path(mlflow.artifacts.download_artifacts(version.uri)), version)
+    place = settings.workspace.absolute() / "models" / "fetched" / f"{version.name}-{version.version}"
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=place) as aside:
+        fresh = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=aside))
+        digest = checkpoint_digest(_weights_in(fresh, version))
+        kept = place / digest[:16]
+        if not kept.is_dir() or checkpoint_digest(_weights_in(kept, version)) != digest:
+            shutil.rmtree(kept, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another process has just put the same there
+                fresh.rename(kept)
+    return _weights_in(kept, version)
+
+
+def _weights_in(folder: Path, version: ModelVersion) -> Path:
+    found = sorted((folder / "artifacts").glob("*.safetensors"))
+    if not found:
+        raise FileNotFoundError(f"{version.uri}: no safetensors file in its artifacts; register the model again")
+    return found[0] if len(found) == 1 else folder / "artifacts"
+
+
+def _lies_here(version: ModelVersion, client: MlflowClient) -> bool:
+    """Return whether the artifact store is a folder that this process sees."""
+    found = client.get_model_version(version.name, str(version.version))
+    place = found.source if found.model_id is None else client.get_logged_model(found.model_id).artifact_location
+    return urlsplit(place).scheme in ("", "file")
+
+
+def verify_weights(version: ModelVersion, settings: Settings, *, record: bool = False) -> tuple[str, str | None]:
+    """Return the digest of the stored weights as they are now, and the one that was registered, None where none was.
+
+    record: let the version have the digest of now where it has none; one that is there is never replaced.
+    """
+    checkpoint = _stored(version, settings)
+    found, registered = checkpoint_digest(checkpoint), version_tags(version, settings).get(WEIGHTS)
+    if record and registered is None:
+        mlflow_client(settings).set_model_version_tag(version.name, str(version.version), WEIGHTS, found)
+        registered = found
+    return found, registered
 
 
 def _require_registered(version: ModelVersion, checkpoint: Path, settings: Settings) -> None:

@@ -116,8 +116,8 @@ class Settings(BaseSettings):
     )
     mlflow_patience_s: NonNegativeFloat = Field(
         300.0,
-        description="Seconds for which a registration is tried again while MLflow does not answer; the weights are then "
-        "kept in WORKSPACE/pending for `ctfactory models register --pending`.",
+        description="Seconds for which a registration is tried again while MLflow does not answer; the weights are "
+        "then kept in WORKSPACE/pending for `ctfactory models register --pending`.",
     )
     mlflow_flush_s: PositiveFloat = Field(
         20.0, description="Seconds that the end of a training waits for its last metrics to reach MLflow."

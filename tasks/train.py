@@ -36,8 +36,8 @@ from tasks.registry import (
 from tasks.settings import Settings
 from tasks.splits import SplitChoice, deal_new_cases
 from tasks.tracking import log_parameters, mlflow_client, tracked_run
-from tasks.training_data import log_training_data
 from tasks.train_request import REQUEST, TrainRequest, new_request, only_process_of, stored_request
+from tasks.training_data import log_training_data
 from tasks.workspace import open_workspace
 
 LOG_EVERY_STEPS = 10
@@ -85,7 +85,8 @@ def train_model(
     network's settings. add_classes: give it a new head for these, and train only that. transfer_to: keep its backbone,
     and the head as far as text means the same, for these classes instead of its own. text_encoder: for the new classes.
     choice: default: all folds but the test. Cases that have no fold yet get one first. pseudo: pseudo-labels to learn
-    from too, for classes that nobody annotated there; the run keeps whose they are, and the model the strictest licence.
+    from too, for classes that nobody annotated there; the run keeps whose they are, and the
+    model the strictest licence.
     What was read can be read again: the run records the versions of the tables.
     """
     if start_from is None and (add_classes is not None or transfer_to is not None):

@@ -19,7 +19,8 @@ from tasks.workspace import open_workspace
 DATA_LICENCES = "data_licences"
 """Artifact of a run, .parquet and .html: one row a data set with title, licence, non_commercial and count of cases."""
 ANNOTATED = "annotated"
-"""Artifact of a training run, .parquet and .html: one row a class with the cases that annotate it and that show it."""
+"""Artifact of a training run, .parquet and .html: one row a class with the cases that people annotated, those of them that
+show it, and the cases with a pseudo-label."""
 WHOLE_SET = "*"
 
 
@@ -84,13 +85,21 @@ def log_training_data(source: LakePatchSource, case_ids: Sequence[str], settings
     """
     log_data_licences(case_ids, settings)
     annotated: Counter[int] = Counter()
-    shown: Counter[int] = Counter()
+    present: Counter[int] = Counter()
+    pseudo: Counter[int] = Counter()
     for case in source.cases():
-        annotated.update(case.annotated)
-        shown.update(case.foreground.keys())
+        by_people = set(case.annotated) - set(case.pseudo)
+        annotated.update(by_people)
+        present.update(by_people & case.foreground.keys())
+        pseudo.update(case.pseudo)
     rows = [
-        {"class_name": info.name, "annotated": annotated[info.channel], "present": shown[info.channel]}
+        {
+            "class_name": info.name,
+            "annotated": annotated[info.channel],
+            "present": present[info.channel],
+            "pseudo": pseudo[info.channel],
+        }
         for info in all_classes()
-        if annotated[info.channel]
+        if annotated[info.channel] or pseudo[info.channel]
     ]
-    log_table(pd.DataFrame(rows, columns=["class_name", "annotated", "present"]), ANNOTATED)
+    log_table(pd.DataFrame(rows, columns=["class_name", "annotated", "present", "pseudo"]), ANNOTATED)
