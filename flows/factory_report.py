@@ -120,20 +120,7 @@ def _evaluation_section(results: DemoResults, settings: Settings) -> Section:
 
 
 def _promotion_section(results: DemoResults) -> Section:
-    gates = pd.DataFrame(
-        [
-            {
-                "gate": gate.figure,
-                "measured": gate.value,
-                "bar": gate.bar,
-                "passed": "yes" if gate.passed else "no",
-                "setting": gate.setting,
-            }
-            for gate in results.promotion.gates
-        ],
-        columns=["gate", "measured", "bar", "passed", "setting"],
-    )
-    return Section("Promotion", results.promotion.reason, (("", gates),))
+    return Section("Promotion", results.promotion.reason, (("", results.promotion.table()),))
 
 
 def _pseudo_label_section(results: DemoResults) -> Section:

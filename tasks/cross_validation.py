@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,10 @@ import mlflow
 import pandas as pd
 
 from models.checkpoint import load_model, read_metadata, save_checkpoint
-from tasks.evaluate import class_table, summary_metrics
+from tasks.evaluation_tables import class_table, summary_metrics
+from tasks.evidence import EVALUATION_TAG, SCORES
 from tasks.pending import Registration, register
 from tasks.prediction import TRAINED_CLASSES, trained_classes
-from tasks.promote import EVALUATION_TAG
 from tasks.registry import (
     CHALLENGER,
     TRAINING_CASES,
@@ -123,7 +122,7 @@ def _write_members(folder: Path, folds: Mapping[int, ModelVersion], parent_run_i
 
 def _scores(version: ModelVersion, settings: Settings) -> pd.DataFrame:
     run_id = mlflow_client(settings).get_model_version(version.name, str(version.version)).tags[EVALUATION_TAG]
-    return pd.read_csv(io.StringIO(mlflow.artifacts.load_text(f"runs:/{run_id}/scores.csv")))
+    return pd.read_parquet(Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=SCORES)))
 
 
 def folds_to_do(asked: Sequence[int]) -> tuple[int, ...]:

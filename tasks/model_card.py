@@ -11,8 +11,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from models.checkpoint import members, read_metadata
+from tasks.evidence import ABOUT as EVALUATION
+from tasks.evidence import EVALUATE, EVALUATION_TAG, evaluation_runs
 from tasks.model_card_text import CardFacts, card_text, shortened
 from tasks.model_files import ABOUT, DESCRIPTION, describe
+from tasks.prefect_task import as_task
 from tasks.registry import TRAINING_CASES, ModelVersion, fetch_checkpoint, model_version, version_tags
 from tasks.settings import Settings
 from tasks.tracking import find_runs, mlflow_client
@@ -20,7 +23,8 @@ from tasks.training_data import ANNOTATED, DATA_LICENCES, data_licences
 
 CARD = "model_card.md"
 """Artifact of the run that made a version, and of the runs that evaluated it."""
-EVALUATION_TAG, CALIBRATION_TAG = "evaluation_run_id", "calibration_run_id"
+CALIBRATION_TAG = "calibration_run_id"
+"""Tag of a version that names the run of its calibration."""
 SHOWN_LENGTH = 5000
 """What MLflow's database keeps of a description."""
 
@@ -62,7 +66,7 @@ def card_facts(version: ModelVersion, settings: Settings) -> CardFacts:
         data=data_licences(case_ids or (), settings) if data is None else data,
         annotated=_table(version.run_id, ANNOTATED, client),
         evaluated=None if evaluation_run is None else dict(client.get_run(evaluation_run).data.metrics),
-        evaluation={} if evaluation_run is None else _json(evaluation_run, "evaluation.json", client),
+        evaluation={} if evaluation_run is None else _json(evaluation_run, EVALUATION, client),
         cohorts=_cohorts(version, evaluation_run, client, settings),
         calibrated=None if calibration_run is None else dict(client.get_run(calibration_run).data.metrics),
     )
@@ -78,8 +82,7 @@ def _about(version: ModelVersion, settings: Settings) -> dict[str, Any]:
 
 
 def _evaluation_runs(version: ModelVersion, tags: Mapping[str, str], settings: Settings) -> set[str]:
-    found = {run.info.run_id for run in find_runs(settings, "evaluate", tags={"model": version.uri})}
-    return found | ({tags[EVALUATION_TAG]} if EVALUATION_TAG in tags else set())
+    return set(evaluation_runs(version, settings)) | ({tags[EVALUATION_TAG]} if EVALUATION_TAG in tags else set())
 
 
 def _cohorts(
@@ -87,10 +90,10 @@ def _cohorts(
 ) -> dict[str, tuple[tuple[str, ...], Mapping[str, float]]]:
     """Return data sets and metrics of the newest evaluation on each other choice of cohorts, by run."""
     newest: dict[tuple[str, ...], tuple[str, Mapping[str, float]]] = {}
-    for run in find_runs(settings, "evaluate", tags={"model": version.uri}):
+    for run in find_runs(settings, EVALUATE, tags={"model": version.uri}):
         if run.info.run_id == held_out or run.info.status != "FINISHED":
             continue
-        about = _json(run.info.run_id, "evaluation.json", client)
+        about = _json(run.info.run_id, EVALUATION, client)
         newest.setdefault(tuple(sorted(about.get("datasets", ()))), (run.info.run_id, dict(run.data.metrics)))
     return {run_id: (cohorts, metrics) for cohorts, (run_id, metrics) in newest.items() if cohorts}
 
@@ -114,3 +117,6 @@ def _table(run_id: str, name: str, client: MlflowClient) -> pd.DataFrame | None:
     if file not in _names(run_id, client):
         return None
     return pd.read_parquet(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{file}"))
+
+
+refresh_model_card_task = as_task(refresh_model_card, "refresh-model-card")

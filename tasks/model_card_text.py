@@ -13,14 +13,15 @@ from models.licence import ATTRIBUTION, LICENCE, TERMS
 from tasks.licences import LabelLicence, joined, licence_of
 from tasks.registry import ModelVersion
 from tasks.report import markdown_table
+from tasks.training_data import row_licences
 
 FEW_CASES = 10
 """A class that fewer cases annotate is named among the limits."""
 DASH = "–"
 INTENDED_USE = (
-    "Masks of organs and lesions in CT of the adult abdomen, for research and for labels that people review. Not a medical "
-    "device: no diagnosis, no treatment and no measurement of a patient may rest on its masks alone. Not for MR, "
-    "cone-beam CT, children, or images that are not in HU."
+    "Masks of organs and lesions in CT of the adult abdomen, for research and for labels that people review. Not a "
+    "medical device: no diagnosis, no treatment and no measurement of a patient may rest on its masks alone. Not for "
+    "MR, cone-beam CT, children, or images that are not in HU."
 )
 
 
@@ -128,10 +129,7 @@ def model_licence(facts: CardFacts) -> LabelLicence:
     """Return the strictest licence of the weights a model began with and of all data it was trained on."""
     stated = facts.about["licence"].get(LICENCE)
     parts = [] if stated is None else [licence_of(stated, what="weights")]
-    for row in facts.data.to_dict("records"):
-        barred = None if pd.isna(row["non_commercial"]) else bool(row["non_commercial"])
-        name = None if pd.isna(row["licence"]) else str(row["licence"])
-        parts.append(licence_of(name, barred, str(row["dataset"])))
+    parts += row_licences(facts.data)
     return joined(parts or [licence_of(None, None, "data")])
 
 

@@ -54,7 +54,7 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
         tell_licence(f"this model ({self.metadata.model.backbone})", files[0])
 
     # Without annotations: MLflow takes them for a schema of lists of records, which a volume is not.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
         """Return the masks of one scan, or a list of them for a list of scans.
 
         params: `output`, `label` (default) for {"label": (X, Y, Z), the class index and 0 for none, lesions over

@@ -22,8 +22,6 @@ from catalog.location import Location
 from datasets_registry.card_files import VARIABLE as CARDS_VARIABLE
 from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE
 
-Share = float
-
 
 class Settings(BaseSettings):
     """Where things lie and how they run; every default is local and embedded.
@@ -130,6 +128,16 @@ class Settings(BaseSettings):
     detection_min_ml: PositiveFloat = Field(
         0.5, description="A patient counts as lesion-positive when at least this volume is predicted, in ml."
     )
+    lesion_min_ml: NonNegativeFloat = Field(
+        0.05, description="Smaller lesions, drawn or predicted, are not counted one by one, in ml."
+    )
+    operating_sensitivity: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Sensitivity that the volume limit chosen in an evaluation must keep, at the best specificity; "
+        "default the limit of the largest sensitivity + specificity.",
+    )
     window_overlap: float = Field(
         0.5, ge=0, lt=1, description="Share of a prediction window that its neighbour repeats."
     )
@@ -140,13 +148,11 @@ class Settings(BaseSettings):
         None, description="Precision of prediction; default bf16-mixed on a GPU and 32-true on a CPU."
     )
 
-    gate_mean_organ_dsc: Share = Field(0.70, ge=0, le=1, description="Bar: mean DSC over organs, held-out cases.")
-    gate_mean_organ_nsd: Share = Field(0.50, ge=0, le=1, description="Bar: mean NSD over organs, held-out cases.")
-    gate_worst_organ_dsc: Share = Field(0.20, ge=0, le=1, description="Bar: DSC of the worst organ, held-out cases.")
-    gate_sensitivity: Share = Field(0.50, ge=0, le=1, description="Bar: patient-level lesion sensitivity.")
-    gate_specificity: Share = Field(0.50, ge=0, le=1, description="Bar: patient-level lesion specificity.")
-    gate_max_drop_dsc: Share = Field(
-        0.02, ge=0, le=1, description="Bar: how far mean organ DSC may lie below the champion's."
+    gates: str = Field(
+        "default", description="Gates of a promotion: the name of a file in tasks/gates, or the path of a YAML file."
+    )
+    operator: str | None = Field(
+        None, description="Name written down for decisions, such as a promotion; default the user of the system."
     )
 
     @field_validator("cards", "taxonomy")

@@ -15,6 +15,7 @@ from typing import Any
 # MLflow reads these at import; nothing of a hospital's network is to report home.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # Ours are models from code; a model whose files ask for a pickle is refused unread.
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 

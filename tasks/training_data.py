@@ -10,7 +10,7 @@ import pandas as pd
 
 from datasets_registry.cards import list_cards, load_card
 from datasets_registry.taxonomy import all_classes
-from tasks.licences import joined, licence_of
+from tasks.licences import LabelLicence, joined, licence_of
 from tasks.patches import LakePatchSource
 from tasks.settings import Settings
 from tasks.tracking import log_table
@@ -19,8 +19,8 @@ from tasks.workspace import open_workspace
 DATA_LICENCES = "data_licences"
 """Artifact of a run, .parquet and .html: one row a data set with title, licence, non_commercial and count of cases."""
 ANNOTATED = "annotated"
-"""Artifact of a training run, .parquet and .html: one row a class with the cases that people annotated, those of them that
-show it, and the cases with a pseudo-label."""
+"""Artifact of a training run, .parquet and .html: one row a class with the cases that people annotated, those
+of them that show it, and the cases with a pseudo-label."""
 WHOLE_SET = "*"
 
 
@@ -44,10 +44,7 @@ def data_licences(case_ids: Iterable[str], settings: Settings) -> pd.DataFrame:
     found = []
     for dataset in sorted({*counts, *whole}):
         card = load_card(dataset) if dataset in known else None
-        stated = [
-            licence_of(None if pd.isna(row["licence"]) else str(row["licence"]), row["non_commercial"], dataset)
-            for row in seen[seen["dataset"] == dataset].to_dict("records")
-        ]
+        stated = row_licences(seen[seen["dataset"] == dataset])
         if not stated and card is not None:
             stated = [licence_of(card.licence.spdx, card.licence.non_commercial, dataset)]
         licence = joined(stated or [licence_of(None, None, dataset)])
@@ -64,16 +61,23 @@ def data_licences(case_ids: Iterable[str], settings: Settings) -> pd.DataFrame:
     return table.astype({"non_commercial": "boolean", "cases": "Int64"})
 
 
+def row_licences(table: pd.DataFrame) -> list[LabelLicence]:
+    """Return what each row of `data_licences` states; a licence or use that is null is not known."""
+    return [
+        licence_of(
+            None if pd.isna(row["licence"]) else str(row["licence"]),
+            None if pd.isna(row["non_commercial"]) else bool(row["non_commercial"]),
+            str(row["dataset"]),
+        )
+        for row in table.to_dict("records")
+    ]
+
+
 def log_data_licences(case_ids: Iterable[str], settings: Settings) -> None:
     """Log in the active run which data it stands on, and as tags the strictest licence of all (`data_licence`)."""
     table = data_licences(case_ids, settings)
     log_table(table, DATA_LICENCES)
-    strictest = joined(
-        [
-            licence_of(row["licence"], None if pd.isna(row["non_commercial"]) else bool(row["non_commercial"]), "data")
-            for row in table.to_dict("records")
-        ]
-    )
+    strictest = joined(row_licences(table))
     barred = "not known" if strictest.non_commercial is None else str(strictest.non_commercial).lower()
     mlflow.set_tags({"data_licence": strictest.licence or "not known", "data_non_commercial": barred})
 
