@@ -34,8 +34,11 @@ from flows.cli_options import (
     Fold,
     Model,
     PresetName,
+    PseudoCohort,
     Split,
+    UsePseudo,
     Workspace,
+    pseudo_choice,
     settings_for,
     split_choice,
     split_names,
@@ -208,6 +211,8 @@ def fine_tune(
     fold: Fold = None,
     cases: CaseList = None,
     drop_leaking: DropLeaking = False,
+    use_pseudo: UsePseudo = None,
+    pseudo_cohort: PseudoCohort = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -229,6 +234,7 @@ def fine_tune(
             add_classes=_names(add_classes),
             transfer_to=_names(transfer_to),
             text_encoder=text_encoder,
+            pseudo=pseudo_choice(use_pseudo, pseudo_cohort),
         )
     cli_train.print_training(outcome, as_json=as_json)
 

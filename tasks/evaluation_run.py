@@ -40,6 +40,7 @@ from tasks.report import Picture, markdown_table, write_report
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
 from tasks.tracking import html_table, mlflow_client, tracked_run
+from tasks.training_data import log_data_licences
 
 
 CALIBRATION_TAG = "calibration_run_id"
@@ -147,6 +148,7 @@ def log_evaluation(
     ) as run_id:
         folder = settings.workspace.absolute() / "evaluations" / run_id
         folder.mkdir(parents=True)
+        log_data_licences(subject.cases["case_id"], settings)
         evidence = _write_evidence(scores, subject, cases_digest, settings, folder)
         mlflow.log_metrics({**summary, **class_metrics(tables["pooled"], tables["detection"]), **found.metrics()})
         mlflow.log_metrics({} if protocol is None else protocol.metrics())

@@ -112,6 +112,14 @@ class Settings(BaseSettings):
     experiment: str = Field(
         "ct-label-factory", description="First part of the names of MLflow experiments; `/train` and so on follow."
     )
+    mlflow_patience_s: NonNegativeFloat = Field(
+        300.0,
+        description="Seconds for which a registration is tried again while MLflow does not answer; the weights are "
+        "then kept in WORKSPACE/pending for `ctfactory models register --pending`.",
+    )
+    mlflow_flush_s: PositiveFloat = Field(
+        20.0, description="Seconds that the end of a training waits for its last metrics to reach MLflow."
+    )
     model_name: str = Field("universal", description="Name of the registered model.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
     threads: PositiveInt | None = Field(None, description="CPU threads of one network; default all cores.")
