@@ -32,9 +32,9 @@ LAKE_MM = (3.0, 3.0, 3.0)
 SHAPE = (18, 15, 9)
 CLASSES = ("right_kidney", "left_kidney", "kidney_tumor")
 CENTRES = {"right_kidney": (14.0, -3.0, 4.0), "left_kidney": (-13.0, 4.0, -3.0), "kidney_tumor": (16.0, -3.0, 6.0)}
-WITHIN_MM = 1.5
-"""Half a voxel; the smallest shift by a flip is 6 mm."""
-RADII = {"right_kidney": 8.5, "left_kidney": 7.0, "kidney_tumor": 4.0}
+WITHIN_MM = 2.0
+"""Under half of the coarse axis; the smallest shift by a flip is 6 mm."""
+RADII = {"right_kidney": 8.5, "left_kidney": 7.0, "kidney_tumor": 6.0}
 
 
 def oriented(order: tuple[int, ...], signs: tuple[float, ...]) -> Affine:
