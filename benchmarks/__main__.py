@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHMARKS = (
     "nsd",
+    "metrics",
     "head",
     "window",
     "train_step",
