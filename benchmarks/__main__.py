@@ -13,6 +13,7 @@ BENCHMARKS = (
     "train_step",
     "gpu",
     "scan",
+    "clean",
     "patch",
     "loader",
     "harmonise",
