@@ -1,4 +1,4 @@
-"""`report`: tables with intervals, charts and page of 1,000 cases of 32 classes; intervals against a loop over scipy."""
+"""`report`: tables with intervals, charts and page of 1,000 cases of 32 classes; intervals against scipy in a loop."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _training_section(results: DemoResults, settings: Settings) -> Section:
 
 def _evaluation_section(results: DemoResults, settings: Settings) -> Section:
     evaluation = results.evaluation.evaluation
-    shown = evaluation.overlays[:SHOWN_OVERLAYS]
+    overlays = evaluation.overlays[:SHOWN_OVERLAYS]
     return Section(
         "Evaluation on held-out cases",
         f"NSD at {settings.nsd_tolerance_mm:g} mm. A class is scored where annotators looked for it.",
@@ -115,7 +115,7 @@ def _evaluation_section(results: DemoResults, settings: Settings) -> Section:
         ),
         (
             Picture(evaluation.picture, "DSC and NSD per class; one dot a data set."),
-            *(Picture(path, f"{path.stem}: prediction filled, annotators' masks as lines.") for path in shown),
+            *(Picture(path, f"{path.stem}: prediction filled, annotators' masks as lines.") for path in overlays),
         ),
     )
 

@@ -42,7 +42,6 @@ from tasks.splits import SplitChoice
 from tasks.tracking import html_table, mlflow_client, tracked_run
 from tasks.training_data import log_data_licences
 
-
 CALIBRATION_TAG = "calibration_run_id"
 """Tag of a model version that names the MLflow run of its calibration."""
 

@@ -15,12 +15,14 @@ from mlflow.models import Model
 from numpy.typing import NDArray
 
 from datasets_registry.taxonomy import class_info
+from imaging.layers import paint
 from imaging.resample import resample_bits
+from imaging.sides import body_midline_x
 from models.checkpoint import ModelMetadata, load_model
 from models.infer import Predictor
 from models.infer_scan import ArrayScan
-from models.postprocess import clean
-from tasks.export import multi_label
+from models.postprocess import clean, needs_middle
+from tasks.export_subject import PAINT_ORDER
 from tasks.model_files import ABOUT, read_about
 from tasks.notices import tell_licence
 from tasks.prediction import trained_classes
@@ -77,8 +79,10 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
         if isinstance(model_input, np.ndarray):
             return self.predictor.predict(ArrayScan(_whole_hu(model_input)), classes).bits
         scan = self._scan(model_input)
-        found = clean(self.predictor.predict(ArrayScan(scan.image.array), classes).bits, classes).bits
-        bits = resample_bits(found, scan.image.affine, scan.original)
+        found = self.predictor.predict(ArrayScan(scan.image.array), classes).bits
+        middle = body_midline_x(scan.image) if needs_middle(classes) else None
+        cleaned = clean(found, classes, affine=scan.image.affine, midline_x=middle).bits
+        bits = resample_bits(cleaned, scan.image.affine, scan.original)
         return _answer(bits, classes, scan.original.affine, str(params.get("output") or "label"))
 
     def _scan(self, asked: Any) -> ScanOnGrid:
@@ -108,7 +112,8 @@ def _answer(bits: NDArray[np.uint32], classes: list[str], affine: NDArray[np.flo
     if output == "bits":
         return {"bits": bits, "channels": {info.name: info.channel for info in infos}, "affine": affine}
     if output == "label":
-        label = multi_label(bits, classes)
+        order = sorted(infos, key=lambda info: (PAINT_ORDER[info.kind], info.index))
+        label = paint(bits, {info.channel: info.index for info in order})
         return {"label": label, "names": {info.index: info.name for info in infos}, "affine": affine}
     raise ValueError(f"output {output!r}: expected label or bits")
 

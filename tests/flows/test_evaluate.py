@@ -28,7 +28,6 @@ from tasks.evaluation_points import points_of_run
 from tasks.evaluation_run import Evaluation
 from tasks.evaluation_store import EvaluationStore
 from tasks.evidence import read_evidence
-from tasks.prediction import TRAINED_CLASSES
 from tasks.protocol import load_protocol
 from tasks.protocol_case import label_map
 from tasks.registry import (
