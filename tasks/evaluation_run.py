@@ -69,8 +69,8 @@ class Subject:
 
     @property
     def is_of_held_out(self) -> bool:
-        """Whether it is of what the split holds out and of nothing else: what promotion reads."""
-        return self.choice.only is None and set(self.cases["role"]) == {"train"}
+        """Whether it is of all that the split holds out and of nothing else: what promotion reads."""
+        return self.choice.only is None and self.cohorts is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +170,8 @@ def log_evaluation(
         mlflow.log_artifacts(str(folder))
         for picture in overlays:
             mlflow.log_artifact(str(picture.path))
-    if subject.is_of_held_out:
+    # A fold of a cross-validation may be one of some data sets alone; its version is a part of the one to come.
+    if subject.is_of_held_out or parent_run_id is not None:
         mlflow_client(settings).set_model_version_tag(model.name, str(model.version), EVALUATION_TAG, run_id)
     return Evaluation(
         run_id,

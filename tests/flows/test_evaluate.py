@@ -123,6 +123,13 @@ def test_a_case_is_scored_where_annotators_looked(report: EvaluateReport, settin
     assert chaos[chaos["known_absent"]]["dsc"].isna().all()
 
 
+def test_a_spacing_that_is_known_to_be_wrong_is_no_stratum(report: EvaluateReport) -> None:
+    scores = pd.read_parquet(artifact(report.evaluation, "scores.parquet")).drop_duplicates("case_id")
+    slices = scores.set_index("case_id")["slice_mm"]
+    assert np.isnan(slices["msd_liver/28"])  # one of the scans whose header lost its spacing
+    assert slices["msd_liver/0"] > 1.0
+
+
 def test_either_tumour_class_finds_a_liver_tumour(report: EvaluateReport, settings: Settings) -> None:
     scores = pd.read_parquet(artifact(report.evaluation, "scores.parquet"))
     row = scores[(scores["case_id"] == "msd_liver/0") & (scores["class_name"] == "liver_tumor")].iloc[0]
