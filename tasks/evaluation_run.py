@@ -257,12 +257,14 @@ def _about(subject: Subject, scores_digest: str, cases_digest: str, settings: Se
 
 
 def _write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Write each table as Parquet and HTML, and those per class as one Markdown text."""
+    """Write each table as Parquet, and those per class as HTML and together as one Markdown text."""
+    per_case = ("lesions", "costs", "protocol_cases")
+    texts = []
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
-        (folder / f"{name}.html").write_text(html_table(shown(table), name), encoding="utf-8")
-    per_case = ("lesions", "costs", "protocol_cases")
-    texts = [f"## {name}\n\n{markdown_table(shown(table))}" for name, table in tables.items() if name not in per_case]
+        if name not in per_case:
+            (folder / f"{name}.html").write_text(html_table(shown(table), name), encoding="utf-8")
+            texts.append(f"## {name}\n\n{markdown_table(shown(table))}")
     (folder / "tables.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
 
 

@@ -151,8 +151,9 @@ def request_of(case: dict[str, object], settings: Settings) -> CaseRequest:
 def test_the_run_shows_tables_pictures_and_steady_metric_names(report: EvaluateReport, settings: Settings) -> None:
     client, run_id = mlflow_client(settings), report.evaluation.run_id
     names = {item.path for item in client.list_artifacts(run_id)}
-    for table in ("classes", "detection", "generalisation", "strata", "comparison", "lesions"):
+    for table in ("classes", "detection", "generalisation", "strata", "comparison"):
         assert {f"{table}.parquet", f"{table}.html"} <= names
+    assert {"lesions.parquet", "costs.parquet"} <= names
     assert {
         "tables.md",
         "report.html",
