@@ -13,6 +13,7 @@ BENCHMARKS = (
     "train_step",
     "gpu",
     "scan",
+    "clean",
     "patch",
     "loader",
     "harmonise",
@@ -21,6 +22,7 @@ BENCHMARKS = (
     "dask_workers",
     "overhead",
     "twins",
+    "report",
 )
 
 if __name__ == "__main__":

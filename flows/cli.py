@@ -14,6 +14,7 @@ from flows import (
     cli_agreement,
     cli_catalog,
     cli_evaluate,
+    cli_export,
     cli_fetch,
     cli_inspect,
     cli_lake,
@@ -35,8 +36,11 @@ from flows.cli_options import (
     Fold,
     Model,
     PresetName,
+    PseudoCohort,
     Split,
+    UsePseudo,
     Workspace,
+    pseudo_choice,
     settings_for,
     split_choice,
     split_names,
@@ -63,6 +67,7 @@ app.command()(cli_promote.promote)
 app.command()(cli_promote.rollback)
 app.command()(cli_promote.approve)
 app.command()(cli_promote.promotions)
+app.command()(cli_export.export)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
@@ -210,6 +215,8 @@ def fine_tune(
     fold: Fold = None,
     cases: CaseList = None,
     drop_leaking: DropLeaking = False,
+    use_pseudo: UsePseudo = None,
+    pseudo_cohort: PseudoCohort = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -231,6 +238,7 @@ def fine_tune(
             add_classes=_names(add_classes),
             transfer_to=_names(transfer_to),
             text_encoder=text_encoder,
+            pseudo=pseudo_choice(use_pseudo, pseudo_cohort),
         )
     cli_train.print_training(outcome, as_json=as_json)
 

@@ -16,6 +16,7 @@ from tasks.evaluation_pictures import draw_evaluation_task
 from tasks.evaluation_points import points_of_run
 from tasks.evaluation_run import Evaluation, Other, Subject, log_evaluation_task
 from tasks.evaluation_tables import shown
+from tasks.model_card import refresh_model_card_task
 from tasks.protocol import load_protocol
 from tasks.protocol_run import ProtocolResult, run_protocol_task
 from tasks.registry import checkpoint_digest, fetch_checkpoint, model_version, training_cases
@@ -138,6 +139,7 @@ def evaluate(
             flow_run_id=record.flow_run_id,
             parent_run_id=parent_run_id,
         )
+        refresh_model_card_task(version, settings)
         record.mlflow_run_id, record.evidence = evaluation.run_id, evaluation.evidence
         record.model_version = str(version.version)
         record.counts = {"cases": len(chosen.cases), "scores": len(results.scores), "reused": results.reused}

@@ -12,6 +12,7 @@ from flows.approval import Approval, wait_for_approval
 from flows.run_record import RunRecord, recorded_run
 from tasks.champion import Mover, note
 from tasks.gate_rules import load_gates
+from tasks.model_card import refresh_model_card_task
 from tasks.promote import Judgement, Promotion, judge_version_task, promote_judged_task, roll_back_task
 from tasks.registry import alias_version, model_version
 from tasks.report import markdown_table
@@ -47,6 +48,8 @@ def promote(
         decision = refusal or promote_judged_task(judged, settings, mover)
         _count(record, decision)
         _show(judged, decision.reason)
+        if decision.promoted:
+            refresh_model_card_task(version, settings)
         return decision
 
 

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from catalog.location import Location
 from datasets_registry.card_files import VARIABLE as CARDS_VARIABLE
+from datasets_registry.class_rules import rule_switches
 from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE
 
 
@@ -112,6 +113,14 @@ class Settings(BaseSettings):
     experiment: str = Field(
         "ct-label-factory", description="First part of the names of MLflow experiments; `/train` and so on follow."
     )
+    mlflow_patience_s: NonNegativeFloat = Field(
+        300.0,
+        description="Seconds for which a registration is tried again while MLflow does not answer; the weights are "
+        "then kept in WORKSPACE/pending for `ctfactory models register --pending`.",
+    )
+    mlflow_flush_s: PositiveFloat = Field(
+        20.0, description="Seconds that the end of a training waits for its last metrics to reach MLflow."
+    )
     model_name: str = Field("universal", description="Name of the registered model.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
     threads: PositiveInt | None = Field(None, description="CPU threads of one network; default all cores.")
@@ -146,6 +155,12 @@ class Settings(BaseSettings):
     operator: str | None = Field(
         None, description="Name written down for decisions, such as a promotion; default the user of the system."
     )
+    cleaning: str = Field(
+        "all",
+        description="Rules that clean predicted masks: `all`, `none`, or some of `min_size`, `sides`, "
+        "`largest_component`, `holes`, `inside_organ`, `includes_lesions`, separated by commas; `-holes` leaves one "
+        "out, `-holes:colon` for one class.",
+    )
 
     @field_validator("cards", "taxonomy")
     @classmethod
@@ -168,6 +183,14 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order of the sources: arguments, environment, TOML file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("cleaning")
+    @classmethod
+    def _cleaning_rules_are_known(cls, value: str) -> str:
+        try:
+            return rule_switches(value).text()
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
 
     @field_validator("lake_root", mode="before")
     @classmethod
