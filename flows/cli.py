@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_models, cli_predict, cli_splits, cli_train
+from flows import (
+    cli_catalog,
+    cli_fetch,
+    cli_inspect,
+    cli_labels,
+    cli_lake,
+    cli_models,
+    cli_predict,
+    cli_splits,
+    cli_train,
+)
 from flows.cli_context import flow_context
 from flows.cli_options import (
     EXIT_CASES_REFUSED,
@@ -52,6 +62,8 @@ app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
 app.add_typer(cli_models.models_app, name="models")
 app.add_typer(cli_splits.splits_app, name="splits")
+app.add_typer(cli_labels.labels_app, name="labels")
+app.add_typer(cli_labels.review_app, name="review")
 
 
 @app.callback()
