@@ -110,7 +110,7 @@ def test_two_retractions_of_one_label_are_undone_one_by_one(tables: Tables, case
 
 def test_human_labels_are_beyond_retraction_and_review(tables: Tables, case: Any, pseudo: Any, label_row: Any) -> None:
     pseudo(case, ("spleen",))
-    with pytest.raises(LookupError, match="ingest-1: made no pseudo-label of this lake.*flow-1"):
+    with pytest.raises(LookupError, match=r"ingest-1: made no pseudo-label of this lake.*flow-1"):
         retract(tables, "ingest-1", **WHO)
     with pytest.raises(KeyError, match="no pseudo-label of liver to review"):
         judge(tables, "kits/a", ["liver"], "rejected", **WHO)
