@@ -21,6 +21,7 @@ BENCHMARKS = (
     "dask_workers",
     "overhead",
     "twins",
+    "self_training",
 )
 
 if __name__ == "__main__":
