@@ -64,7 +64,8 @@ def find_source(case: Mapping[str, Any], files: Path | Sequence[Path] | None, *,
             return CaseSource(scan, open_source(series, pseudonym=patient))
     raise FileNotFoundError(
         f"{where}: none of {len(candidates)} CT series of enough slices there is this scan by its voxels "
-        f"({unreadable} could not be read); {remedy}, or leave dicom_seg and rtstruct out where the scan did not come as DICOM"
+        f"({unreadable} could not be read); {remedy}, or leave dicom_seg and rtstruct out where the scan did not come "
+        "as DICOM"
     )
 
 
