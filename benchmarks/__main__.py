@@ -7,11 +7,13 @@ from importlib import import_module
 
 BENCHMARKS = (
     "nsd",
+    "metrics",
     "head",
     "window",
     "train_step",
     "gpu",
     "scan",
+    "clean",
     "patch",
     "loader",
     "harmonise",
@@ -22,6 +24,7 @@ BENCHMARKS = (
     "overhead",
     "twins",
     "self_training",
+    "report",
 )
 
 if __name__ == "__main__":
