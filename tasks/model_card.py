@@ -32,18 +32,18 @@ SHOWN_LENGTH = 5000
 def refresh_model_card(version: ModelVersion, settings: Settings) -> str:
     """Write the card of a version anew from what is known now, and return it, as Markdown.
 
-    Afterwards it is an artifact of the run that made the version and of the runs that evaluated it, the description of
-    the version and of its run. A second call does the same again; call it whenever something new is known.
+    Afterwards it is an artifact and the description of the run that made the version and of the runs that evaluated it,
+    and the description of the version. A second call does the same again; call it whenever something new is known.
     """
     client = mlflow_client(settings)
     version = model_version(version.uri, settings)  # its aliases may have moved
     facts = card_facts(version, settings)
     text = card_text(facts)
+    short = shortened(text, SHOWN_LENGTH, f"the whole card is {CARD} of run {version.run_id}")
     for run_id in {version.run_id, *_evaluation_runs(version, facts.tags, settings)}:
         client.log_text(run_id, text, CARD)
-    short = shortened(text, SHOWN_LENGTH, f"the whole card is {CARD} of run {version.run_id}")
+        client.set_tag(run_id, "mlflow.note.content", short)
     client.update_model_version(version.name, str(version.version), short)
-    client.set_tag(version.run_id, "mlflow.note.content", short)
     return text
 
 
