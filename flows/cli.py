@@ -13,6 +13,7 @@ import typer
 from flows import (
     cli_catalog,
     cli_evaluate,
+    cli_export,
     cli_fetch,
     cli_inspect,
     cli_lake,
@@ -64,6 +65,7 @@ app.command()(cli_promote.promote)
 app.command()(cli_promote.rollback)
 app.command()(cli_promote.approve)
 app.command()(cli_promote.promotions)
+app.command()(cli_export.export)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")

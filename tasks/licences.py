@@ -48,7 +48,8 @@ class LabelLicence:
     """The strictest licence a label inherits.
 
     licence: SPDX expression; "A AND B" where neither covers the terms of the other; None = not known.
-    non_commercial: whether it forbids commercial use; None = not known. sources: what each part says, "scan: CC-BY-4.0".
+    non_commercial: whether it forbids commercial use; None = not known. sources: what each part says, such as
+    "scan: CC-BY-4.0".
     """
 
     licence: str | None
@@ -96,8 +97,9 @@ def licence_of(licence: str | None, non_commercial: Any = "by licence", what: st
     NaN) says nothing, and the licence decides.
     """
     terms = terms_of(licence)
-    barred = non_commercial is not None and not isinstance(non_commercial, str) and non_commercial == True  # noqa: E712
-    source = f"{what}: {licence or 'not stated'}{', non-commercial' if barred and NON_COMMERCIAL not in (terms or ()) else ''}"
+    barred = non_commercial in (True, 1)  # NaN and None are neither
+    besides = ", non-commercial" if barred and NON_COMMERCIAL not in (terms or ()) else ""
+    source = f"{what}: {licence or 'not stated'}{besides}"
     if terms is None:
         return LabelLicence(None, True if barred else None, (source,))
     if barred and NON_COMMERCIAL not in terms:

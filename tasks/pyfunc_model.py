@@ -15,12 +15,13 @@ from mlflow.models import Model
 from numpy.typing import NDArray
 
 from datasets_registry.taxonomy import class_info
+from imaging.layers import paint
 from imaging.resample import resample_bits
 from models.checkpoint import ModelMetadata, load_model
 from models.infer import Predictor
 from models.infer_scan import ArrayScan
 from models.postprocess import clean
-from tasks.export import multi_label
+from tasks.export_subject import PAINT_ORDER
 from tasks.model_files import ABOUT, read_about
 from tasks.notices import tell_licence
 from tasks.prediction import trained_classes
@@ -108,7 +109,8 @@ def _answer(bits: NDArray[np.uint32], classes: list[str], affine: NDArray[np.flo
     if output == "bits":
         return {"bits": bits, "channels": {info.name: info.channel for info in infos}, "affine": affine}
     if output == "label":
-        label = multi_label(bits, classes)
+        painted = sorted(infos, key=lambda info: (PAINT_ORDER[info.kind], info.index))
+        label = paint(bits, {info.channel: info.index for info in painted})
         return {"label": label, "names": {info.index: info.name for info in infos}, "affine": affine}
     raise ValueError(f"output {output!r}: expected label or bits")
 
