@@ -13,11 +13,12 @@ import torch
 
 from catalog.lake_read import StoredArray
 from imaging.volume import Volume
-from models.checkpoint import ModelMetadata, load_model, members
+from models.checkpoint import ModelMetadata, load_model, members, read_metadata
 from models.infer import Prediction, Predictor
 from models.infer_progress import PredictionProgress
 from models.postprocess import clean
 from models.settings import Precision
+from tasks.gpu_lock import gpu_lock
 from tasks.notices import tell
 from tasks.progress import report_progress
 from tasks.settings import Settings
@@ -64,12 +65,21 @@ def _predictor(
 ) -> tuple[Predictor, ModelMetadata]:
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = [load_model(path, device) for path in checkpoints]
-    first = loaded[0][1]
-    for path, (_, metadata) in zip(checkpoints, loaded, strict=True):
-        _check_fits(metadata, first, f"{path} and {checkpoints[0]}")
-    models = [model for model, _ in loaded]
+    first = require_ensemble(checkpoints)
+    models = [load_model(path, device)[0] for path in checkpoints]
     return Predictor(models, first, overlap=overlap, batch=batch, device=device, precision=precision), first
+
+
+def require_ensemble(checkpoints: Sequence[Path]) -> ModelMetadata:
+    """Return the metadata of the first of `checkpoints`, without reading weights; ValueError where others do not fit.
+
+    Checkpoints may be folders of ensembles. Members must agree in all but their weights.
+    """
+    files = [file for checkpoint in checkpoints for file in members(checkpoint)]
+    first = read_metadata(files[0])
+    for path in files[1:]:
+        _check_fits(read_metadata(path), first, f"{path} and {files[0]}")
+    return first
 
 
 def _check_fits(metadata: ModelMetadata, first: ModelMetadata, which: str) -> None:
@@ -95,32 +105,51 @@ def tell_progress(progress: PredictionProgress) -> None:
 def predict_case(
     workspace: Workspace,
     case: Mapping[str, Any],
-    checkpoint: Path,
+    checkpoint: Path | Sequence[Path],
     classes: Sequence[str] | None = None,
     *,
     report: Callable[[PredictionProgress], None] = tell_progress,
 ) -> Prediction:
-    """Return the cleaned masks of one case of the lake, which is read slab by slab.
+    """Return the cleaned masks of one case of the lake; see `predict_raw` and `cleaned`."""
+    prediction, chosen = predict_raw(workspace, case, checkpoint, classes, report=report)
+    return cleaned(prediction, chosen)
 
-    classes: None predicts every class the model was trained on. What is done when memory runs out is told as a notice,
-    and stands in the scores' remarks, which also come back from workers. The masks have gone through the class rules of
-    post-processing (components, containment). Raises ValueError when the case lies on another grid spacing than the
-    model was trained at.
+
+def predict_raw(
+    workspace: Workspace,
+    case: Mapping[str, Any],
+    checkpoint: Path | Sequence[Path],
+    classes: Sequence[str] | None = None,
+    *,
+    report: Callable[[PredictionProgress], None] = tell_progress,
+) -> tuple[Prediction, list[str]]:
+    """Return the masks of one case of the lake as the network has them, and their classes; it is read slab by slab.
+
+    checkpoint: one, or several that are an ensemble. classes: None predicts every class the model was trained on. What
+    is done when memory runs out is told as a notice, and stands in the scores' remarks, which also come back from
+    workers. On a GPU no other process of the factory predicts meanwhile. Raises ValueError when the case lies on
+    another grid spacing than the model was trained at.
     """
-    predictor, metadata = load_predictor([checkpoint], workspace.settings)
-    expected = metadata.model.spacing_mm
-    if not np.allclose(case["spacing_mm"], expected, rtol=0.01):
-        raise ValueError(
-            f"{case['case_id']}: spacing {list(case['spacing_mm'])} mm, but the model was trained at "
-            f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
-        )
+    checkpoints = [checkpoint] if isinstance(checkpoint, Path) else list(checkpoint)
+    with gpu_lock(workspace.settings.torch_device()):
+        predictor, metadata = load_predictor(checkpoints, workspace.settings)
+        expected = metadata.model.spacing_mm
+        if not np.allclose(case["spacing_mm"], expected, rtol=0.01):
+            raise ValueError(
+                f"{case['case_id']}: spacing {list(case['spacing_mm'])} mm, but the model was trained at "
+                f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
+            )
 
-    def say(remark: str) -> None:
-        tell(f"{case['case_id']}: {remark}")
+        def say(remark: str) -> None:
+            tell(f"{case['case_id']}: {remark}")
 
-    chosen = list(classes or trained_classes(metadata))
-    prediction = predictor.predict(workspace.lake.open_image(case), chosen, report=report, say=say)
-    return replace(prediction, bits=clean(prediction.bits, chosen).bits)
+        chosen = list(classes or trained_classes(metadata))
+        return predictor.predict(workspace.lake.open_image(case), chosen, report=report, say=say), chosen
+
+
+def cleaned(prediction: Prediction, classes: Sequence[str]) -> Prediction:
+    """Return the prediction with its masks gone through the class rules of post-processing."""
+    return replace(prediction, bits=clean(prediction.bits, classes).bits)
 
 
 def case_image(workspace: Workspace, case: Mapping[str, Any]) -> Volume:
