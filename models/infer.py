@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,15 @@ class Scores:
 
     mean_prob: for each class and free text asked for, the mean probability inside its mask, nan where the mask is
     empty. channels: the bit of each. remarks: what had to be done to get through, such as smaller batches.
+    boundary_entropy: binary entropy in bits, mean over the voxels at the mask's surface; nan where the mask is empty.
+    agreement: mean pairwise DSC of the members of an ensemble, or of test-time variants; None with one.
     """
 
     mean_prob: dict[str, float]
     channels: dict[str, int]
     remarks: tuple[str, ...] = ()
+    boundary_entropy: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
