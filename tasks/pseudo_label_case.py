@@ -1,0 +1,212 @@
+"""One case of a pseudo-label run: predict, then clean, score, decide, commit, export, draw.
+
+The first half is the network's, the second half everything else's, so that the second half of a case can run while the
+first half of the next one does. What is behind the commit is made up, where it is missing, from the masks in the lake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from catalog.errors import LakeDamage, WriteFailed
+from imaging.bits import Bits
+from imaging.errors import BadInput
+from imaging.volume import Volume
+from models.infer import Prediction
+from tasks.ingest_case import quarantine
+from tasks.label_scores import case_quality
+from tasks.prediction import case_image, cleaned, predict_raw
+from tasks.pseudo_label_files import FilesMade, files_of_case, write_files
+from tasks.pseudo_label_plan import LabelRun, PseudoLabelRequest
+from tasks.pseudo_label_rows import judged_rows
+from tasks.workspace import Workspace, open_workspace, row_dicts
+
+Outcome = Literal["labelled", "completed", "unchanged", "failed"]
+"""completed: the labels were there, and files behind them were made up without predicting again."""
+
+_COLUMNS = ("class_name", "state", "annotation", "quality_score", "decision", "manifest")
+
+
+@dataclass(frozen=True)
+class PseudoLabelOutcome:
+    """What became of one case, and the files made for it.
+
+    annotation: its masks' name in the lake. decisions: number of classes by decision. segmentation: the multi-label
+    NIfTI, where that was asked for.
+    """
+
+    case_id: str
+    outcome: Outcome
+    classes: tuple[str, ...] = ()
+    mean_probability: float | None = None
+    segmentation: Path | None = None
+    overlay: Path | None = None
+    message: str = ""
+    annotation: str | None = None
+    decisions: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """How far a case is before the second half: predicted, labelled already (`rows`), or failed.
+
+    classes: those no human has annotated there. prediction: as the network gave it. rows: of the annotation there.
+    """
+
+    classes: tuple[str, ...] = ()
+    prediction: Prediction | None = None
+    rows: tuple[dict[str, Any], ...] = ()
+    failure: str | None = None
+
+
+def pseudo_label_case(request: PseudoLabelRequest, run: LabelRun) -> PseudoLabelOutcome:
+    """Label one case; classes a human annotated there are left alone, and a second call does nothing.
+
+    The outcome is `failed`, with the reason, when the scan cannot be read or predicted (then it is in quarantine too)
+    and when its files cannot be written; the others of the run go on.
+    """
+    return finish_case(request, look_and_predict(request, run), run)
+
+
+def look_and_predict(request: PseudoLabelRequest, run: LabelRun) -> Looked:
+    """Return the raw masks of all classes of the run, unless it has labels of this kind already; a bad scan goes to quarantine."""
+    workspace = open_workspace(run.settings)
+    labels = row_dicts(workspace.tables.labels(case_ids=[request.case_id], columns=_COLUMNS))
+    human = {row["class_name"] for row in labels if row["state"] == "annotated"}
+    classes = tuple(name for name in run.classes if name not in human)
+    if not classes:
+        return Looked()
+    if rows := _there_already(labels, classes, run):
+        return Looked(classes, rows=rows)
+    try:
+        prediction, _ = predict_raw(workspace, request.case, run.teacher.checkpoints, run.classes)
+    except (LakeDamage, ValueError) as problem:
+        return Looked(classes, failure=_refuse(workspace, request, run, problem))
+    return Looked(classes, prediction=prediction)
+
+
+def finish_case(request: PseudoLabelRequest, looked: Looked, run: LabelRun) -> PseudoLabelOutcome:
+    """Clean, score, decide, commit, export and draw what `look_and_predict` left, and return what became of the case."""
+    case_id = request.case_id
+    if looked.failure is not None:
+        return PseudoLabelOutcome(case_id, "failed", looked.classes, message=looked.failure)
+    if not looked.classes:
+        return PseudoLabelOutcome(case_id, "unchanged", message="a human annotated every class asked for")
+    workspace = open_workspace(run.settings)
+    rows, files = looked.rows, files_of_case(run, request, looked.rows)
+    if rows and files is not None:
+        return _outcome(request, "unchanged", looked.classes, rows, files)
+    try:
+        image = case_image(workspace, request.case)
+        if looked.prediction is None:
+            bits, message = _stored_bits(workspace, request, rows), ""
+        else:
+            prediction = cleaned(looked.prediction, run.classes)
+            quality = case_quality(workspace, request.case, image)
+            bits, message = prediction.bits, "; ".join(prediction.scores.remarks)
+            rows = tuple(_commit(workspace, run, request, prediction, image, quality, looked.classes))
+    except (LakeDamage, ValueError) as problem:
+        failure = _refuse(workspace, request, run, problem)
+        return PseudoLabelOutcome(case_id, "failed", looked.classes, message=failure)
+    try:
+        files = write_files(run, request, rows, bits, image)
+    except WriteFailed as problem:
+        return _outcome(request, "failed", looked.classes, rows, FilesMade(), f"labelled, but not exported: {problem}")
+    outcome: Outcome = "completed" if looked.prediction is None else "labelled"
+    return _outcome(request, outcome, looked.classes, rows, files, message)
+
+
+def _there_already(
+    labels: list[dict[str, Any]], classes: tuple[str, ...], run: LabelRun
+) -> tuple[dict[str, Any], ...]:
+    """Return the rows of an annotation by the same weights and rules that has all of `classes`, () without one.
+
+    One made for more classes serves as well.
+    """
+    names = sorted({str(row["annotation"]) for row in labels})
+    for annotation in (name for name in names if name == run.base or name.startswith(f"{run.base}-")):
+        rows = tuple(row for row in labels if row["annotation"] == annotation and row["class_name"] in classes)
+        if {row["class_name"] for row in rows} == set(classes):
+            return rows
+    return ()
+
+
+def _commit(
+    workspace: Workspace,
+    run: LabelRun,
+    request: PseudoLabelRequest,
+    prediction: Prediction,
+    image: Volume,
+    quality: Any,
+    classes: tuple[str, ...],
+) -> list[dict[str, Any]]:
+    """Write the masks under their own name beside the scan, then make them visible with one commit."""
+    rows = judged_rows(run, request, prediction, image, quality, classes)
+    annotation = run.annotation(classes)
+    attributes = {"model": run.teacher.title, "classes": list(run.classes)}
+    manifest = workspace.lake.write_annotation(request.case["path"], annotation, prediction.bits, attributes)
+    rows = [{**row, "manifest": manifest.to_json()} for row in rows]
+    workspace.tables.commit_labels(rows)
+    return rows
+
+
+def _stored_bits(workspace: Workspace, request: PseudoLabelRequest, rows: tuple[dict[str, Any], ...]) -> Bits:
+    row = {**request.case, "manifest": rows[0]["manifest"]}
+    return np.asarray(workspace.lake.open_bits(row, str(rows[0]["annotation"])).read())
+
+
+def _refuse(
+    workspace: Workspace, request: PseudoLabelRequest, run: LabelRun, problem: LakeDamage | ValueError
+) -> str:
+    """Put a scan that cannot be labelled into quarantine; return why, in one line."""
+    retry = f"ctfactory pseudo-label {run.spec.cohort}"
+    if isinstance(problem, LakeDamage):
+        what = BadInput(
+            "unreadable",
+            f"{request.case_id}: {problem.file}",
+            problem.found,
+            problem.expected,
+            "restore the file from a copy, or ingest the case again",
+        )
+    elif isinstance(problem, BadInput):
+        what = problem
+    else:
+        what = BadInput("not_predicted", request.case_id, str(problem), "a scan the model can predict", f"then {retry}")
+    case = request.case
+    quarantine(
+        workspace,
+        str(case["dataset"]),
+        str(case["native_id"]),
+        what,
+        raw_sha256=case["raw_sha256"],
+        retry=retry,
+        flow_run_id=run.flow_run_id,
+    )
+    return str(problem)
+
+
+def _outcome(
+    request: PseudoLabelRequest,
+    outcome: Outcome,
+    classes: tuple[str, ...],
+    rows: tuple[dict[str, Any], ...],
+    files: FilesMade,
+    message: str = "",
+) -> PseudoLabelOutcome:
+    found = [float(row["quality_score"]) for row in rows if row["quality_score"] is not None]
+    decided = [str(row["decision"]) for row in rows if row["decision"] is not None]
+    return PseudoLabelOutcome(
+        request.case_id,
+        outcome,
+        classes,
+        sum(found) / len(found) if found else None,
+        files.segmentation,
+        files.overlay,
+        message,
+        annotation=str(rows[0]["annotation"]),
+        decisions=tuple((name, decided.count(name)) for name in dict.fromkeys(sorted(decided))),
+    )
