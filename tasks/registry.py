@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
 from models.checkpoint import members, read_metadata
-from tasks.notices import tell_licence
+from tasks.notices import tell, tell_licence
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client
 
@@ -24,6 +25,9 @@ CHAMPION = "champion"
 
 CLASSES = "classes"
 """Tag of every version: the names of its classes, in order, separated by commas."""
+
+WEIGHTS = "weights_sha256"
+"""Tag of every version: the digest of its weights at registration, see `checkpoint_digest`."""
 
 TRAINING_CASES = "training_cases.txt"
 """Artifact of a training run: one case id a line."""
@@ -35,6 +39,7 @@ SIGNATURE = ModelSignature(
 )
 """HU (X, Y, Z) in, class bits (W, X, Y, Z) out."""
 
+_BLOCK = 1 << 20
 _PYFUNC = Path(__file__).with_name("mlflow_model.py")
 
 
@@ -51,6 +56,24 @@ class ModelVersion:
     def uri(self) -> str:
         """The address that always means this version."""
         return f"models:/{self.name}/{self.version}"
+
+
+class WeightsChanged(ValueError):
+    """The stored weights of a version are not the ones that were registered."""
+
+
+def checkpoint_digest(path: Path) -> str:
+    """Return the SHA-256 of a checkpoint, of each file its name, length and bytes, in the order of names.
+
+    path: a safetensors file, or the folder of several that predict together. FileNotFoundError where there is none.
+    """
+    digest = hashlib.sha256()
+    for file in members(path):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb", buffering=0) as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str, str]) -> ModelVersion:
@@ -71,7 +94,7 @@ def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str,
     )
     version = str(logged.registered_model_version)
     classes = ",".join(read_metadata(checkpoint).model.classes)
-    for key, value in {CLASSES: classes, **tags}.items():
+    for key, value in {CLASSES: classes, WEIGHTS: checkpoint_digest(checkpoint), **tags}.items():
         client.set_model_version_tag(settings.model_name, version, key, value)
     return model_version(f"models:/{settings.model_name}/{version}", settings)
 
@@ -155,7 +178,8 @@ def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:
     """Return the local path of the version's checkpoint, downloaded when the artifact store is remote.
 
     It is a file, or for a version of several models that predict together the folder of their files. Whoever uses a
-    model comes by here: the licence of weights that came from others is told.
+    model comes by here: the licence of weights that came from others is told, and every byte is compared with the
+    digest of the registration. Raises WeightsChanged where they differ, FileNotFoundError without weights.
     """
     mlflow_client(settings)
     folder = Path(mlflow.artifacts.download_artifacts(version.uri)) / "artifacts"
@@ -163,8 +187,23 @@ def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:
     if not found:
         raise FileNotFoundError(f"{version.uri}: no safetensors file in its artifacts; register the model again")
     checkpoint = found[0] if len(found) == 1 else folder
+    _require_registered(version, checkpoint, settings)
     tell_licence(version.uri, checkpoint)
     return checkpoint
+
+
+def _require_registered(version: ModelVersion, checkpoint: Path, settings: Settings) -> None:
+    expected, found = version_tags(version, settings).get(WEIGHTS), checkpoint_digest(checkpoint)
+    if expected is None:
+        tell(
+            f"{version.uri}: registered without a digest of its weights, which nobody can verify; if you trust them: "
+            f"ctfactory models verify {version.version} --record"
+        )
+    elif found != expected:
+        raise WeightsChanged(
+            f"{version.uri}: its weights have SHA-256 {found}, but {expected} were registered; do not use them, "
+            f"restore {checkpoint} from a backup or train again"
+        )
 
 
 def _as_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
