@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imaging.bits import empty_bits, set_channel
-from imaging.overlay import Colour, overlay_png
+from imaging.overlay import overlay_png
+from imaging.planes import Colour
 from imaging.volume import Volume
 
 CLASSES: dict[int, tuple[str, Colour]] = {0: ("liver", "#ff0000"), 33: ("spleen", (0.0, 0.0, 1.0))}
