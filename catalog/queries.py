@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalog.columns import NOT_KEPT, coded
+from catalog.label_events import NEEDED, counting, effective
 from catalog.schema import LABELS
-from catalog.table_reads import frame_of
+from catalog.table_reads import frame_of, sorted_labels
 from catalog.tables import Tables
 from datasets_registry.taxonomy import class_info, class_names
 
@@ -70,9 +71,9 @@ def coverage(
 def coverages(tables: Tables, state: str | None = None, at_versions: Versions = None) -> dict[str, pd.DataFrame]:
     """Return the matrix of `coverage` for each of `VALUES`, from one look at the tables."""
     versions = at_versions or tables.versions()
-    counted = ("class_name", "state", "voxels", "ml", "committed_at")
+    counted = (*NEEDED, "voxels", "ml")
     rows = tables.label_rows(state=state, at_versions=versions, columns=counted)
-    rows = rows.filter(pa.array(_effective(rows)))
+    rows = rows.filter(pa.array(effective(rows)))
     datasets = sorted(tables.cases(at_versions=versions, columns=["dataset"])["dataset"].unique())
     places = (_places(rows["class_name"], class_names()), _places(rows["dataset"], datasets))
     voxels, ml = rows["voxels"].to_numpy(), rows["ml"].to_numpy()
@@ -104,37 +105,17 @@ def effective_labels(
     at_versions: Versions = None,
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return one label row per case and class: the annotated one where there is one, else the newest pseudo-label.
+    """Return one label row per case and class: the human one, else the newest that was reviewed, else the newest pseudo.
 
-    Columns as `Tables.labels()`, sorted by case and channel. state: keep only annotated or pseudo ones beforehand.
-    columns: read only these, `state` and `committed_at` among them, beside those that name the case.
+    Retracted and rejected ones never count: retracted by run, rejected by a reviewer, or by the factory where no
+    reviewer accepted it. A later pseudo-label does not hide one that a reviewer accepted, or corrected.
+    Columns as `Tables.labels()` and `verdict`, sorted by case and channel. state: keep only annotated or pseudo ones
+    beforehand. columns: read only these, beside those that name the label and tell whether it counts.
     """
-    rows = tables.label_rows(dataset, state=state, at_versions=at_versions, columns=columns)
-    frame = frame_of(rows.filter(pa.array(_effective(rows))))
+    asked = [*(LABELS if columns is None else columns), *NEEDED]
+    rows = tables.label_rows(dataset, state=state, at_versions=at_versions, columns=asked)
+    frame = frame_of(rows.filter(pa.array(effective(rows))))
     return frame.sort_values(["case_id", "channel"]).reset_index(drop=True)
-
-
-def _effective(rows: pa.Table) -> NDArray[np.bool_]:
-    """Return for each label row whether it is the one that counts for its case and class."""
-    if rows.num_rows == 0:
-        return np.zeros(0, dtype=bool)
-    cases, _ = coded(rows["case_id"])
-    channel = rows["channel"].to_numpy()
-    codes = cases.astype(np.int64) * (int(channel.max()) + 1) + channel
-    effective: NDArray[np.bool_] = np.bincount(codes)[codes] == 1
-    several = np.flatnonzero(~effective)  # a human and a pseudo one, or pseudo ones of several models
-    some = rows.take(pa.array(several))
-    order = np.lexsort(
-        (
-            some["annotation"].cast(pa.string()).to_numpy(zero_copy_only=False).astype(str),
-            -some["committed_at"].cast(pa.int64()).to_numpy(),
-            pc.not_equal(some["state"].cast(pa.string()), "annotated").to_numpy(zero_copy_only=False),
-            codes[several],
-        )
-    )
-    _, first = np.unique(codes[several][order], return_index=True)
-    effective[several[order[first]]] = True
-    return effective
 
 
 def labelled_cases(
@@ -142,11 +123,12 @@ def labelled_cases(
 ) -> pd.DataFrame:
     """Return the cases where annotators, or a model, looked for a class, each with its label row (columns `TOLD`).
 
-    state: annotated or pseudo. present: only where the class was found (True) or was not (False).
-    A KeyError names the nearest classes where there is none of that name.
+    state: annotated or pseudo, without what was retracted or rejected. present: only where the class was found (True)
+    or was not (False). A KeyError names the nearest classes where there is none of that name.
     """
     class_info(class_name)
-    labels = tables.labels(class_name=class_name, state=state, columns=TOLD, at_versions=at_versions)
+    rows = tables.label_rows(class_name=class_name, state=state, columns=[*TOLD, "verdict"], at_versions=at_versions)
+    labels = sorted_labels(rows.filter(pa.array(counting(rows))))
     return labels if present is None else labels[(labels["voxels"] > 0) == present].reset_index(drop=True)
 
 
