@@ -26,10 +26,10 @@ from tasks.registry import (
 )
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
-from tasks.tracking import mlflow_client
+from tasks.tracking import find_runs, mlflow_client
 from tasks.train import FOLD_TAG
 from tasks.train import KIND as TRAINING
-from tasks.train_request import TrainRequest, runs_of
+from tasks.train_request import TrainRequest
 
 KIND = "cross-validation"
 FOLDS_TAG = "folds"
@@ -69,7 +69,11 @@ def fold_request(request: TrainRequest, fold: int, parent_run_id: str) -> TrainR
 def fold_state(parent_run_id: str, fold: int, settings: Settings) -> FoldState:
     """Return how far a fold of the cross-validation is."""
     client = mlflow_client(settings)
-    runs = [run for run in runs_of(settings, TRAINING, parent_run_id) if run.data.tags.get(FOLD_TAG) == str(fold)]
+    runs = [
+        run
+        for run in find_runs(settings, TRAINING, parent_run_id=parent_run_id)
+        if run.data.tags.get(FOLD_TAG) == str(fold)
+    ]
     for run in runs:
         if run.info.status != "FINISHED":
             continue

@@ -102,7 +102,9 @@ class Settings(BaseSettings):
         description="Train on cases of a set whose source states that nobody has a lesion as negatives for it.",
     )
 
-    experiment: str = Field("ct-label-factory", description="MLflow experiment of every run.")
+    experiment: str = Field(
+        "ct-label-factory", description="First part of the names of MLflow experiments; `/train` and so on follow."
+    )
     model_name: str = Field("universal", description="Name of the registered model.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
     threads: PositiveInt | None = Field(None, description="CPU threads of one network; default all cores.")
