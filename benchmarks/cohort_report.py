@@ -81,7 +81,7 @@ def made_up_report(cases: int = 500, *, seed: int = 0) -> CohortReport:
             "hu_mean": chance.normal(90, 25, 200 * len(names)),
         }
     )
-    outcomes = {name: ("labelled", "") for name in sorted(set(table["case_id"]))}
+    outcomes = dict.fromkeys(sorted(set(table["case_id"])), ("labelled", ""))
     return CohortReport(
         title=f"Pseudo-labels of {cases} made-up scans",
         rows=table,

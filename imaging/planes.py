@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -56,9 +57,7 @@ def cut_planes(
     turn = nib.orientations.io_orientation(image.affine)
     scan = nib.orientations.apply_orientation(image.array, turn)
     words = [nib.orientations.apply_orientation(word, turn) for word in bits]
-    second = (
-        [] if second_bits is None else [nib.orientations.apply_orientation(word, turn) for word in second_bits]
-    )
+    second = [] if second_bits is None else [nib.orientations.apply_orientation(word, turn) for word in second_bits]
     spacing = np.empty(3)
     spacing[turn[:, 0].astype(int)] = image.spacing_mm
     labellings = [words, second] if second else [words]
@@ -103,12 +102,12 @@ def _grey(hu: NDArray[np.int16]) -> NDArray[np.float32]:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _picture(array: NDArray[np.int16] | Bits, axis: int, index: int) -> NDArray[np.int16]:
+def _picture(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
     """Return a plane of a RAS array as a picture (rows from the top, columns from the left).
 
     Both axes are reversed: x, y and z grow to the right, anterior and superior, pictures show those left and on top.
     """
-    picture: NDArray[np.int16] = array.take(index, axis=axis)[::-1, ::-1].T
+    picture: NDArray[Any] = array.take(index, axis=axis)[::-1, ::-1].T
     return picture
 
 

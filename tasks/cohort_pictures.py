@@ -1,4 +1,4 @@
-"""Which cases a cohort's report shows: the worst, the median and the best, of all and of each class; and their pictures."""
+"""Which cases a cohort's page shows: the worst, the median and the best, of all and of each class, as pictures."""
 
 from __future__ import annotations
 

@@ -56,12 +56,11 @@ def distribution_svg(
 def _usable(values: Sequence[float], logarithmic: bool) -> NDArray[np.float64]:
     found = np.asarray(values, dtype=float)
     found = found[np.isfinite(found)]
-    return np.log10(found[found > 0]) if logarithmic else found
+    usable: NDArray[np.float64] = np.log10(found[found > 0]) if logarithmic else found
+    return usable
 
 
-def _ends(
-    values: NDArray[np.float64], limits: tuple[float, float] | None, logarithmic: bool
-) -> tuple[float, float]:
+def _ends(values: NDArray[np.float64], limits: tuple[float, float] | None, logarithmic: bool) -> tuple[float, float]:
     if limits is not None:
         return limits
     low, high = float(values.min()), float(values.max())

@@ -86,7 +86,9 @@ def page_data(report: CohortReport) -> dict[str, Any]:
         "prob": _numbers(rows["quality_score"]),
         **{name: _numbers([one.get(name) for one in scores]) for name in SCORES},
         "ml": _numbers(rows["ml"]),
-        "z": _numbers([max((abs(z) for z in (one.get("z") or {}).values() if z is not None), default=None) for one in scores]),
+        "z": _numbers(
+            [max((abs(z) for z in (one.get("z") or {}).values() if z is not None), default=None) for one in scores]
+        ),
         "border": [int(bool(value)) for value in rows["touches_border"]],
         "reason": [texts.number(value) for value in rows["reason"]],
         "flags": [texts.number("; ".join(one.get("flags") or ())) for one in scores],

@@ -73,7 +73,10 @@ def pseudo_label_case(request: PseudoLabelRequest, run: LabelRun) -> PseudoLabel
 
 
 def look_and_predict(request: PseudoLabelRequest, run: LabelRun) -> Looked:
-    """Return the raw masks of all classes of the run, unless it has labels of this kind already; a bad scan goes to quarantine."""
+    """Return the raw masks of one case, for all classes of the run, unless it has labels of this kind already.
+
+    A scan that cannot be predicted goes to quarantine.
+    """
     workspace = open_workspace(run.settings)
     labels = row_dicts(workspace.tables.labels(case_ids=[request.case_id], columns=_COLUMNS))
     human = {row["class_name"] for row in labels if row["state"] == "annotated"}
@@ -90,7 +93,7 @@ def look_and_predict(request: PseudoLabelRequest, run: LabelRun) -> Looked:
 
 
 def finish_case(request: PseudoLabelRequest, looked: Looked, run: LabelRun) -> PseudoLabelOutcome:
-    """Clean, score, decide, commit, export and draw what `look_and_predict` left, and return what became of the case."""
+    """Clean, score, decide, commit, export and draw what `look_and_predict` left; return what became of the case."""
     case_id = request.case_id
     if looked.failure is not None:
         return PseudoLabelOutcome(case_id, "failed", looked.classes, message=looked.failure)
@@ -120,9 +123,7 @@ def finish_case(request: PseudoLabelRequest, looked: Looked, run: LabelRun) -> P
     return _outcome(request, outcome, looked.classes, rows, files, message)
 
 
-def _there_already(
-    labels: list[dict[str, Any]], classes: tuple[str, ...], run: LabelRun
-) -> tuple[dict[str, Any], ...]:
+def _there_already(labels: list[dict[str, Any]], classes: tuple[str, ...], run: LabelRun) -> tuple[dict[str, Any], ...]:
     """Return the rows of an annotation by the same weights and rules that has all of `classes`, () without one.
 
     One made for more classes serves as well.
@@ -159,9 +160,7 @@ def _stored_bits(workspace: Workspace, request: PseudoLabelRequest, rows: tuple[
     return np.asarray(workspace.lake.open_bits(row, str(rows[0]["annotation"])).read())
 
 
-def _refuse(
-    workspace: Workspace, request: PseudoLabelRequest, run: LabelRun, problem: LakeDamage | ValueError
-) -> str:
+def _refuse(workspace: Workspace, request: PseudoLabelRequest, run: LabelRun, problem: LakeDamage | ValueError) -> str:
     """Put a scan that cannot be labelled into quarantine; return why, in one line."""
     retry = f"ctfactory pseudo-label {run.spec.cohort}"
     if isinstance(problem, LakeDamage):

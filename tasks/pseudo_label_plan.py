@@ -1,4 +1,4 @@
-"""What a pseudo-label run does: which cases, by which teacher, for which classes, judged by what; nothing is done yet."""
+"""What a pseudo-label run is to do: which cases, by which teacher, which classes, judged by what."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from models.infer_network import default_precision
 from tasks.calibration import Calibration
 from tasks.calibration_run import load_calibration
 from tasks.decide import Bars, bars_of
-from tasks.label_scores import HumanReference
 from tasks.licences import LabelLicence, check_profile, strictest
 from tasks.notices import tell
-from tasks.plausibility_reference import human_reference
+from tasks.plausibility_reference import HumanReference, human_reference
 from tasks.pseudo_label_spec import PseudoLabelSpec
 from tasks.settings import Settings
 from tasks.splits import seen_in_training
@@ -83,9 +82,9 @@ def plan_cohort(
     """Return what the run shares, and one request per case of the cohort, a data set of the lake, sorted by case.
 
     A case that the teacher was trained on is warned of. Raises LookupError for a cohort that is not in the lake or a
-    version that is not in the registry, KeyError for an unknown class, ValueError for a class the teacher does not have,
-    for a teacher whose classes are not those of the class table, and where the export profile forbids what would be
-    written.
+    version that is not in the registry, KeyError for an unknown class, and ValueError for a class the teacher does not
+    have, for a teacher whose classes are not those of the class table, and where the export profile forbids what would
+    be written.
     """
     require_cases(open_workspace(settings), spec.cohort)
     teacher, versions = fetch_teacher(spec.models, settings)

@@ -40,9 +40,7 @@ def judged_rows(
         sampled_voxels=run.settings.sampled_voxels,
         provenance=lambda _: _provenance(run, request),
     )
-    scores = score_labels(
-        rows, prediction, run.reference, quality, independent=request.independent is not False
-    )
+    scores = score_labels(rows, prediction, run.reference, quality, independent=request.independent is not False)
     for row in rows:
         name = str(row["class_name"])
         row |= _judged(scores[name], decide(scores[name], run.calibration, quality, run.bars))

@@ -41,7 +41,7 @@ class ReportSpec:
 
 @dataclass(frozen=True)
 class PseudoLabelSpec:
-    """One pseudo-label run. classes: names, None for all that the model was trained on. models: several are an ensemble.
+    """One pseudo-label run. models: several are an ensemble. classes: None for all that the model was trained on.
 
     cleaning: None for the rules of the settings; else the names of the rules that are on, or `all` or `none`.
     """
@@ -150,5 +150,7 @@ def spec_values(spec: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for one in fields(spec):
         value = getattr(spec, one.name)
-        plain[one.name] = spec_values(value) if is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+        plain[one.name] = (
+            spec_values(value) if is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+        )
     return plain

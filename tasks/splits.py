@@ -224,9 +224,7 @@ def cases_to_score(
     return wanted.sort_values("case_id")
 
 
-def seen_in_training(
-    workspace: Workspace, case_ids: Iterable[str], trained_on: Sequence[str]
-) -> list[tuple[str, str]]:
+def seen_in_training(workspace: Workspace, case_ids: Iterable[str], trained_on: Sequence[str]) -> list[tuple[str, str]]:
     """Return (case, the case trained on) for each of `case_ids` that a model has seen, itself or as a twin.
 
     trained_on: ids of the model's training cases, `lits/*` for all of a set.
