@@ -33,12 +33,11 @@ def caret_label_table(entries: Sequence[LabelEntry]) -> bytes:
     table = ElementTree.SubElement(volume, "LabelTable")
     for entry in entries:
         red, green, blue = (f"{part / 255:.6f}" for part in entry.rgb)
-        label = ElementTree.SubElement(
-            table, "Label", Key=str(entry.value), Red=red, Green=green, Blue=blue, Alpha="1"
-        )
+        label = ElementTree.SubElement(table, "Label", Key=str(entry.value), Red=red, Green=green, Blue=blue, Alpha="1")
         label.text = entry.name
     ElementTree.SubElement(volume, "VolumeType").text = "Label"
-    return ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
+    xml: bytes = ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
+    return xml
 
 
 def itksnap_table(entries: Sequence[LabelEntry]) -> str:

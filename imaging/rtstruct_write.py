@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_
 from skimage.measure import find_contours, points_in_poly
 
 from imaging.bits import Bits, get_channel
-from imaging.dicom_seg_write import Maker, SegmentName
+from imaging.dicom_seg_write import SegmentName
 from imaging.dicom_series import LPS_TO_RAS
 from imaging.dicom_source import EMPTIED, SourceSeries
 
@@ -30,8 +30,8 @@ def write_structures(
     bits: Bits,
     structures: Sequence[tuple[int, SegmentName]],
     source: SourceSeries,
-    maker: Maker,
     *,
+    software_version: str,
     description: str = "",
 ) -> None:
     """Write masks as a DICOM RTSTRUCT that refers to `source`, whose study it joins.
@@ -44,14 +44,14 @@ def write_structures(
     if bits.shape[1:] != source.grid.shape:
         raise ValueError(f"masks of shape {bits.shape[1:]} for a series of shape {source.grid.shape}: resample first")
     digest = hashlib.sha256()
-    data = _dataset(source, description, maker)
+    data = _dataset(source, description, software_version, [name.algorithm for _, name in structures])
     data.StructureSetROISequence, data.ROIContourSequence = Items(), Items()
     data.RTROIObservationsSequence = Items()
     slices = source.slices()
     for channel, name in structures:
         mask = get_channel(bits, channel)
         digest.update(np.packbits(mask).tobytes() + repr(name).encode())
-        _add_structure(data, name, _contours_of(mask, source, slices), maker, source.frame_uid)
+        _add_structure(data, name, _contours_of(mask, source, slices), source.frame_uid)
     uid = str(generate_uid(entropy_srcs=[str(data.SeriesInstanceUID), digest.hexdigest()]))
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
     data.save_as(path, enforce_file_format=True)
@@ -121,13 +121,13 @@ def _contours_of(
     return items
 
 
-def _add_structure(data: Dataset, name: SegmentName, contours: list[Dataset], maker: Maker, frame_uid: str) -> None:
+def _add_structure(data: Dataset, name: SegmentName, contours: list[Dataset], frame_uid: str) -> None:
     roi, drawn, observed = Dataset(), Dataset(), Dataset()
     roi.ROINumber, roi.ROIName = name.number, name.label[:64]
     roi.ReferencedFrameOfReferenceUID = frame_uid
-    roi.ROIGenerationAlgorithm = "MANUAL" if maker.algorithm is None else "AUTOMATIC"
-    if maker.algorithm is not None:
-        roi.ROIGenerationDescription = " ".join(maker.algorithm)[:64]
+    roi.ROIGenerationAlgorithm = "MANUAL" if name.algorithm is None else "AUTOMATIC"
+    if name.algorithm is not None:
+        roi.ROIGenerationDescription = " ".join(name.algorithm)[:64]
     digits = name.colour.lstrip("#")
     drawn.ReferencedROINumber = name.number
     drawn.ROIDisplayColor = [int(digits[start : start + 2], 16) for start in (0, 2, 4)]
@@ -144,7 +144,9 @@ def _add_structure(data: Dataset, name: SegmentName, contours: list[Dataset], ma
     data.RTROIObservationsSequence.append(observed)
 
 
-def _dataset(source: SourceSeries, description: str, maker: Maker) -> FileDataset:
+def _dataset(
+    source: SourceSeries, description: str, software_version: str, algorithms: list[tuple[str, str] | None]
+) -> FileDataset:
     first = source.headers[0]
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RTStructureSetStorage, ExplicitVRLittleEndian
@@ -155,10 +157,10 @@ def _dataset(source: SourceSeries, description: str, maker: Maker) -> FileDatase
     data.SOPClassUID, data.Modality = RTStructureSetStorage, "RTSTRUCT"
     data.StudyInstanceUID, data.FrameOfReferenceUID = first.StudyInstanceUID, source.frame_uid
     data.PositionReferenceIndicator = first.get("PositionReferenceIndicator") or ""
-    of_series = [str(first.SeriesInstanceUID), "RTSTRUCT", repr(maker)]
+    of_series = [str(first.SeriesInstanceUID), "RTSTRUCT", repr(algorithms)]
     data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = generate_uid(entropy_srcs=of_series), 901, 1
     data.Manufacturer, data.ManufacturerModelName = "CT label factory", "ctfactory"
-    data.SoftwareVersions, data.OperatorsName = maker.software_version, ""
+    data.SoftwareVersions, data.OperatorsName = software_version, ""
     data.StructureSetLabel, data.StructureSetDate, data.StructureSetTime = "SEGMENTATION", "", ""
     if description:
         data.SeriesDescription = description[:64]
