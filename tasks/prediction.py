@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from catalog.lake_read import StoredArray
-from imaging.volume import Volume
+from datasets_registry.class_rules import rule_switches
+from imaging.sides import body_midline_x
+from imaging.volume import Affine, Volume
 from models.checkpoint import ModelMetadata, load_model, members, read_metadata
 from models.infer import Prediction, Predictor
 from models.infer_progress import PredictionProgress
-from models.postprocess import clean
+from models.postprocess import clean, needs_middle
 from models.settings import Precision
 from tasks.gpu_lock import gpu_lock
 from tasks.notices import tell
@@ -110,9 +112,12 @@ def predict_case(
     *,
     report: Callable[[PredictionProgress], None] = tell_progress,
 ) -> Prediction:
-    """Return the cleaned masks of one case of the lake; see `predict_raw` and `cleaned`."""
+    """Return the masks of one case of the lake, cleaned; see `predict_raw` and `clean_prediction`."""
     prediction, chosen = predict_raw(workspace, case, checkpoint, classes, report=report)
-    return cleaned(prediction, chosen)
+    image = workspace.lake.open_image(case)
+    return clean_prediction(
+        prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), workspace.settings
+    )
 
 
 def predict_raw(
@@ -147,9 +152,18 @@ def predict_raw(
         return predictor.predict(workspace.lake.open_image(case), chosen, report=report, say=say), chosen
 
 
-def cleaned(prediction: Prediction, classes: Sequence[str]) -> Prediction:
-    """Return the prediction with its masks gone through the class rules of post-processing."""
-    return replace(prediction, bits=clean(prediction.bits, classes).bits)
+def clean_prediction(
+    prediction: Prediction, classes: Sequence[str], affine: Affine, image: Callable[[], Volume], settings: Settings
+) -> Prediction:
+    """Return the prediction with its masks cleaned by the rules of `settings.cleaning`.
+
+    classes: those that were predicted. affine: of the scan. image: gives the whole scan, RAS int16 HU, which is read
+    only where there are sides to tell.
+    """
+    switches = rule_switches(settings.cleaning)
+    midline_x = body_midline_x(image()) if needs_middle(classes, switches) else None
+    cleaned = clean(prediction.bits, classes, affine=affine, midline_x=midline_x, switches=switches)
+    return replace(prediction, bits=cleaned.bits, cleaned=cleaned)
 
 
 def case_image(workspace: Workspace, case: Mapping[str, Any]) -> Volume:

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from catalog.errors import LakeDamage, WriteFailed
+from catalog.errors import LakeDamage
 from imaging.bits import Bits
 from imaging.errors import BadInput
 from imaging.volume import Volume
 from models.infer import Prediction
 from tasks.ingest_case import quarantine
 from tasks.label_scores import case_quality
-from tasks.prediction import case_image, cleaned, predict_raw
+from tasks.prediction import case_image, clean_prediction, predict_raw
 from tasks.pseudo_label_files import FilesMade, files_of_case, write_files
 from tasks.pseudo_label_plan import LabelRun, PseudoLabelRequest
 from tasks.pseudo_label_rows import judged_rows
@@ -108,19 +108,23 @@ def finish_case(request: PseudoLabelRequest, looked: Looked, run: LabelRun) -> P
         if looked.prediction is None:
             bits, message = _stored_bits(workspace, request, rows), ""
         else:
-            prediction = cleaned(looked.prediction, run.classes)
+            prediction = clean_prediction(looked.prediction, run.classes, image.affine, lambda: image, run.settings)
             quality = case_quality(workspace, request.case, image)
-            bits, message = prediction.bits, "; ".join(prediction.scores.remarks)
+            bits, message = prediction.bits, "; ".join(_remarks(prediction))
             rows = tuple(_commit(workspace, run, request, prediction, image, quality, looked.classes))
     except (LakeDamage, ValueError) as problem:
         failure = _refuse(workspace, request, run, problem)
         return PseudoLabelOutcome(case_id, "failed", looked.classes, message=failure)
     try:
         files = write_files(run, request, rows, bits, image)
-    except WriteFailed as problem:
+    except (OSError, ValueError) as problem:  # the labels stand; a full disk, a source that is not there
         return _outcome(request, "failed", looked.classes, rows, FilesMade(), f"labelled, but not exported: {problem}")
     outcome: Outcome = "completed" if looked.prediction is None else "labelled"
     return _outcome(request, outcome, looked.classes, rows, files, message)
+
+
+def _remarks(prediction: Prediction) -> tuple[str, ...]:
+    return prediction.scores.remarks + (() if prediction.cleaned is None else prediction.cleaned.remarks)
 
 
 def _there_already(labels: list[dict[str, Any]], classes: tuple[str, ...], run: LabelRun) -> tuple[dict[str, Any], ...]:

@@ -15,6 +15,7 @@ from imaging.bits import Bits
 from imaging.overlay import overlay_png
 from imaging.volume import Volume
 from tasks.export import export_case
+from tasks.export_subject import Origin
 from tasks.pseudo_label_plan import LabelRun, PseudoLabelRequest
 
 NOTE = "made.json"
@@ -63,7 +64,9 @@ def write_files(
             _about(run, request, rows),
             formats=run.spec.export.formats,
             profile=run.spec.export.profile,
+            source_series=None if run.spec.export.source is None else Path(run.spec.export.source),
             image=image,
+            origins={name: Origin("pseudo", run.teacher.title, request.licence) for name in classes},
         )
         shown = {class_info(name).channel: (class_info(name).title, class_info(name).colour) for name in classes}
         title = f"{request.case_id}, {run.teacher.title}"
@@ -100,8 +103,6 @@ def _about(run: LabelRun, request: PseudoLabelRequest, rows: Sequence[dict[str, 
         "annotation": str(rows[0]["annotation"]),
         "model": run.teacher.title,
         "state": "pseudo",
-        "licence": request.licence.licence,
-        "non_commercial": request.licence.non_commercial,
         "scan_licence": request.case["licence"],
         "model_licence": run.teacher.licence,
         "decisions": {str(row["class_name"]): row["decision"] for row in rows},

@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from datasets_registry.class_rules import rule_switches
 from datasets_registry.taxonomy import class_info
 from models.infer_network import default_precision
+from models.postprocess import rules_digest
 from tasks.calibration import Calibration
 from tasks.calibration_run import load_calibration
 from tasks.decide import Bars, bars_of
+from tasks.export import check_formats
 from tasks.licences import LabelLicence, check_profile, strictest
 from tasks.notices import tell
 from tasks.plausibility_reference import HumanReference, human_reference
 from tasks.pseudo_label_spec import PseudoLabelSpec
-from tasks.settings import Settings
+from tasks.settings import Settings, with_values
 from tasks.splits import seen_in_training
 from tasks.teacher import Teacher, cases_seen, fetch_teacher
 from tasks.workspace import Workspace, open_workspace, row_dicts
@@ -113,9 +116,10 @@ def plan_with(
     requests = []
     for case in cases:
         case_id = str(case["case_id"])
-        licence = strictest(case["licence"], teacher.licence)
+        licence = strictest(case["licence"], teacher.licence, case["non_commercial"])
         check_profile(spec.export.profile, licence, case_id)
         requests.append(PseudoLabelRequest(case, None if trained_on is None else case_id not in seen, licence))
+    check_formats(spec.export.formats)
     bars = bars_of(settings)
     run = LabelRun(
         spec=spec,
@@ -150,8 +154,8 @@ def require_cases(workspace: Workspace, cohort: str) -> list[dict[str, Any]]:
 
 
 def with_spec(settings: Settings, spec: PseudoLabelSpec) -> Settings:
-    """Return the settings with what a spec says of cleaning in place of theirs."""
-    return settings
+    """Return the settings with what a spec says of cleaning in place of theirs; ValueError for an unknown rule."""
+    return with_values(settings, cleaning=spec.cleaning)
 
 
 def _chosen(spec: PseudoLabelSpec, teacher: Teacher) -> tuple[str, ...]:
@@ -177,6 +181,7 @@ def _warn_of_seen(seen: dict[str, str], teacher: Teacher, cases: int) -> None:
 def base_name(teacher: Teacher, settings: Settings) -> str:
     """Return what the annotations of equal weights, rules, overlap and precision begin with, whatever the classes."""
     precision = settings.predict_precision or default_precision(settings.torch_device())
-    made_by = [PSEUDO_LABELLER_VERSION, teacher.uris, teacher.digests, settings.window_overlap, precision]
+    rules = rules_digest(rule_switches(settings.cleaning), teacher.classes)
+    made_by = [PSEUDO_LABELLER_VERSION, teacher.uris, teacher.digests, rules, settings.window_overlap, precision]
     digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()
     return f"pseudo-v{teacher.version[:40]}-{digest[:8]}"

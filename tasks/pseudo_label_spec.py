@@ -17,10 +17,15 @@ DEFAULT_MODEL = "models:/universal@champion"
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """Which files are written for each case. formats, profile: see `tasks/export.py` and `tasks/licences.py`."""
+    """Which files are written for each case.
+
+    formats, profile: see `tasks/export.py` and `tasks/licences.py`. source: folder of the files that the cohort was
+    ingested from, which DICOM formats refer to.
+    """
 
     formats: tuple[str, ...] = ("nifti",)
     profile: str = "research"
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,13 @@ class ReportSpec:
 class PseudoLabelSpec:
     """One pseudo-label run. models: several are an ensemble. classes: None for all that the model was trained on.
 
-    cleaning: None for the rules of the settings; else the names of the rules that are on, or `all` or `none`.
+    cleaning: rules as CTFACTORY_CLEANING has them (`all`, `none`, `-holes`), None for those of the settings.
     """
 
     cohort: str
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     classes: tuple[str, ...] | None = None
-    cleaning: tuple[str, ...] | str | None = None
+    cleaning: str | None = None
     bars: BarsSpec = field(default_factory=BarsSpec)
     export: ExportSpec = field(default_factory=ExportSpec)
     report: ReportSpec = field(default_factory=ReportSpec)
@@ -113,8 +118,8 @@ def _built(kind: type[Any], values: object, where: str) -> object:
             made[key] = _built(_PARTS[key], value, place)
         elif key in _NAMES and value is not None:
             made[key] = _names(value, place)
-        elif key == "cleaning":
-            made[key] = value if value is None or value in ("all", "none") else _names(value, place)
+        elif key == "cleaning" and isinstance(value, list | tuple):
+            made[key] = ",".join(_names(value, place))
         else:
             made[key] = _checked(kind, key, value, place)
     if made.get("classes") is not None:

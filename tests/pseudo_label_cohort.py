@@ -5,34 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
+from small_model import checkpoint
 
 from datasets_registry.miniatures.phantom import make_anatomy, render
 from imaging.nifti import write_nifti
 from imaging.volume import Volume
-from models.checkpoint import ModelMetadata, save_checkpoint
 from models.settings import ModelSettings
-from models.text import embed_classes, text_encoder
-from models.universal import build_model
 from tasks.ingest import ingest_batch, list_source
 from tasks.settings import Settings
 
 SPACING_MM = (12.0, 12.0, 15.0)
 CLASSES = ("spleen", "liver", "liver_tumor")
-MODEL = ModelSettings(classes=CLASSES, patch=(32, 32, 16), spacing_mm=SPACING_MM)
 SHAPE = (34, 28, 20)
 AFFINE = np.array([[12.0, 0, 0, -198], [0, 12.0, 0, -162], [0, 0, 15.0, -150], [0, 0, 0, 1]])
 
 
 def write_teacher(path: Path, seed: int = 2, classes: tuple[str, ...] = CLASSES) -> Path:
-    """Write an untrained model whose first guess is even, so that its masks are neither empty nor full."""
-    torch.manual_seed(seed)
-    model = ModelSettings(classes=classes, patch=MODEL.patch, spacing_mm=SPACING_MM)
-    embeddings = embed_classes(text_encoder(model.text_encoder), model.prompt, model.classes)
-    network = build_model(model, embeddings)
-    with torch.no_grad():
-        network.controller.bias[-1] = 0.0
-    return save_checkpoint(path, network, ModelMetadata(model, embeddings.encoder, model.prompt, embeddings.digest))
+    """Write an untrained model whose masks are neither empty nor full."""
+    return checkpoint(path, ModelSettings(classes=classes, patch=(32, 32, 16), spacing_mm=SPACING_MM), seed)
 
 
 def write_scans(folder: Path, count: int) -> Path:
