@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ def write_files(
     folder = _folder(run, request)
     classes = [str(row["class_name"]) for row in rows]
     with naming_the_write(folder, bits.nbytes):
+        _sweep(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / NOTE).unlink(missing_ok=True)
         files = export_case(
@@ -76,6 +78,14 @@ def write_files(
         aside.write_text(json.dumps({**_wanted(run, rows), "files": names}, indent=2) + "\n")
         aside.replace(folder / NOTE)
     return _made(files)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed left half-written, in the folder of a case and beside it."""
+    for left in (*folder.glob(".*.part"), *folder.parent.glob(f".{folder.name}.*.part")):
+        process = left.name.split(".")[-2]
+        if process.isdecimal() and not Path(f"/proc/{process}").exists():
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _folder(run: LabelRun, request: PseudoLabelRequest) -> Path:
