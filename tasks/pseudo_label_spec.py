@@ -35,6 +35,10 @@ class BarsSpec:
     accept: float | None = None
     reject: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.accept is not None and self.reject is not None and self.accept < self.reject:
+            raise ValueError(f"bars: accept {self.accept:g} is below reject {self.reject:g}; expected the other way")
+
 
 @dataclass(frozen=True)
 class ReportSpec:
