@@ -19,6 +19,7 @@ BENCHMARKS = (
     "verify",
     "dask_workers",
     "overhead",
+    "cohort_report",
     "twins",
 )
 

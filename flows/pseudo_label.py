@@ -15,7 +15,7 @@ from flows.batches import batch_runner, run_batches
 from flows.run_record import recorded_run
 from tasks.gpu_use import watched_gpu
 from tasks.pseudo_label import pseudo_label_batch_task, pseudo_label_progress
-from tasks.pseudo_label_case import PseudoLabelOutcome
+from tasks.pseudo_label_case import OUTCOMES, PseudoLabelOutcome
 from tasks.pseudo_label_plan import plan_cohort
 from tasks.pseudo_label_report import report_task
 from tasks.pseudo_label_run import FigureSheet, figures_of, log_run, run_facts
@@ -39,9 +39,9 @@ class PseudoLabelReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of cases labelled, completed (files made up behind labels that were there), unchanged and failed."""
+        """Number of cases by outcome: labelled, rejudged, completed, unchanged, failed."""
         counts = Counter(outcome.outcome for outcome in self.outcomes)
-        return {name: counts[name] for name in ("labelled", "completed", "unchanged", "failed")}
+        return {name: counts[name] for name in OUTCOMES}
 
 
 @flow(name="pseudo-label", flow_run_name="pseudo-label {cohort}", validate_parameters=False, task_runner=batch_runner)

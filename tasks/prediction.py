@@ -141,7 +141,7 @@ def predict_raw(
         expected = metadata.model.spacing_mm
         if not np.allclose(case["spacing_mm"], expected, rtol=0.01):
             raise ValueError(
-                f"{case['case_id']}: spacing {list(case['spacing_mm'])} mm, but the model was trained at "
+                f"{case['case_id']}: spacing {[float(mm) for mm in case['spacing_mm']]} mm, but the model was trained at "
                 f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
             )
 

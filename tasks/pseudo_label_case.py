@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -22,11 +22,15 @@ from tasks.label_scores import case_quality
 from tasks.prediction import case_image, clean_prediction, predict_raw
 from tasks.pseudo_label_files import FilesMade, files_of_case, write_files
 from tasks.pseudo_label_plan import LabelRun, PseudoLabelRequest
-from tasks.pseudo_label_rows import judged_rows
+from tasks.pseudo_label_rows import judged_rows, rejudged_rows
 from tasks.workspace import Workspace, open_workspace, row_dicts
 
-Outcome = Literal["labelled", "completed", "unchanged", "failed"]
-"""completed: the labels were there, and files behind them were made up without predicting again."""
+Outcome = Literal["labelled", "rejudged", "completed", "unchanged", "failed"]
+"""rejudged: the masks were there, and were decided upon anew by another calibration or other bars. completed: labels
+were there, and files behind them were made up. Neither predicts again.
+"""
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 _COLUMNS = ("class_name", "state", "annotation", "quality_score", "decision", "manifest")
 
@@ -55,11 +59,13 @@ class Looked:
     """How far a case is before the second half: predicted, labelled already (`rows`), or failed.
 
     classes: those no human has annotated there. prediction: as the network gave it. rows: of the annotation there.
+    judged: whether those rows were decided by this run's calibration and bars.
     """
 
     classes: tuple[str, ...] = ()
     prediction: Prediction | None = None
     rows: tuple[dict[str, Any], ...] = ()
+    judged: bool = True
     failure: str | None = None
 
 
@@ -84,7 +90,7 @@ def look_and_predict(request: PseudoLabelRequest, run: LabelRun) -> Looked:
     if not classes:
         return Looked()
     if rows := _there_already(labels, classes, run):
-        return Looked(classes, rows=rows)
+        return Looked(classes, rows=rows, judged=str(rows[0]["annotation"]).endswith(f"-{run.judged_by}"))
     try:
         prediction, _ = predict_raw(workspace, request.case, run.teacher.checkpoints, run.classes)
     except (LakeDamage, ValueError) as problem:
@@ -100,18 +106,19 @@ def finish_case(request: PseudoLabelRequest, looked: Looked, run: LabelRun) -> P
     if not looked.classes:
         return PseudoLabelOutcome(case_id, "unchanged", message="a human annotated every class asked for")
     workspace = open_workspace(run.settings)
-    rows, files = looked.rows, files_of_case(run, request, looked.rows)
-    if rows and files is not None:
-        return _outcome(request, "unchanged", looked.classes, rows, files)
+    outcome: Outcome
+    files = files_of_case(run, request, looked.rows) if looked.judged else None
+    if files is not None:
+        return _outcome(request, "unchanged", looked.classes, looked.rows, files)
     try:
         image = case_image(workspace, request.case)
-        if looked.prediction is None:
-            bits, message = _stored_bits(workspace, request, rows), ""
+        if looked.prediction is not None:
+            outcome, (bits, rows, message) = "labelled", _label(workspace, run, request, looked, image)
+        elif not looked.judged:
+            outcome, (bits, rows, message) = "rejudged", _judge_again(workspace, run, request, looked, image)
         else:
-            prediction = clean_prediction(looked.prediction, run.classes, image.affine, lambda: image, run.settings)
-            quality = case_quality(workspace, request.case, image)
-            bits, message = prediction.bits, "; ".join(_remarks(prediction))
-            rows = tuple(_commit(workspace, run, request, prediction, image, quality, looked.classes))
+            bits, rows = _stored_bits(workspace, request, looked.rows), looked.rows
+            outcome, message = "completed", ""
     except (LakeDamage, ValueError) as problem:
         failure = _refuse(workspace, request, run, problem)
         return PseudoLabelOutcome(case_id, "failed", looked.classes, message=failure)
@@ -119,7 +126,6 @@ def finish_case(request: PseudoLabelRequest, looked: Looked, run: LabelRun) -> P
         files = write_files(run, request, rows, bits, image)
     except (OSError, ValueError) as problem:  # the labels stand; a full disk, a source that is not there
         return _outcome(request, "failed", looked.classes, rows, FilesMade(), f"labelled, but not exported: {problem}")
-    outcome: Outcome = "completed" if looked.prediction is None else "labelled"
     return _outcome(request, outcome, looked.classes, rows, files, message)
 
 
@@ -130,30 +136,48 @@ def _remarks(prediction: Prediction) -> tuple[str, ...]:
 def _there_already(labels: list[dict[str, Any]], classes: tuple[str, ...], run: LabelRun) -> tuple[dict[str, Any], ...]:
     """Return the rows of an annotation by the same weights and rules that has all of `classes`, () without one.
 
-    One made for more classes serves as well.
+    One made for more classes serves as well; one decided upon by this run's calibration and bars comes first.
     """
-    names = sorted({str(row["annotation"]) for row in labels})
-    for annotation in (name for name in names if name == run.base or name.startswith(f"{run.base}-")):
+    names = {str(row["annotation"]) for row in labels if str(row["annotation"]).startswith(f"{run.base}-")}
+    for annotation in sorted(names, key=lambda name: (not name.endswith(f"-{run.judged_by}"), name)):
         rows = tuple(row for row in labels if row["annotation"] == annotation and row["class_name"] in classes)
         if {row["class_name"] for row in rows} == set(classes):
             return rows
     return ()
 
 
+def _label(
+    workspace: Workspace, run: LabelRun, request: PseudoLabelRequest, looked: Looked, image: Volume
+) -> tuple[Bits, tuple[dict[str, Any], ...], str]:
+    """Clean, score, decide and commit what was predicted; return the masks, their rows and remarks."""
+    if looked.prediction is None:
+        raise ValueError(f"{request.case_id}: nothing was predicted")
+    prediction = clean_prediction(looked.prediction, run.classes, image.affine, lambda: image, run.settings)
+    quality = case_quality(workspace, request.case, image)
+    rows = judged_rows(run, request, prediction, image, quality, looked.classes)
+    rows = _commit(workspace, run, request, prediction.bits, rows)
+    return prediction.bits, tuple(rows), "; ".join(_remarks(prediction))
+
+
+def _judge_again(
+    workspace: Workspace, run: LabelRun, request: PseudoLabelRequest, looked: Looked, image: Volume
+) -> tuple[Bits, tuple[dict[str, Any], ...], str]:
+    """Decide by the calibration and bars of now on masks in the lake, and commit that under a name of its own."""
+    annotation = str(looked.rows[0]["annotation"])
+    found = row_dicts(workspace.tables.labels(case_ids=[request.case_id], annotation=annotation))
+    rows = [row for row in found if row["class_name"] in looked.classes]
+    bits = _stored_bits(workspace, request, looked.rows)
+    quality = case_quality(workspace, request.case, image)
+    again = _commit(workspace, run, request, bits, rejudged_rows(run, rows, quality, looked.classes))
+    return bits, tuple(again), f"the masks of {annotation}, decided upon anew"
+
+
 def _commit(
-    workspace: Workspace,
-    run: LabelRun,
-    request: PseudoLabelRequest,
-    prediction: Prediction,
-    image: Volume,
-    quality: Any,
-    classes: tuple[str, ...],
+    workspace: Workspace, run: LabelRun, request: PseudoLabelRequest, bits: Bits, rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Write the masks under their own name beside the scan, then make them visible with one commit."""
-    rows = judged_rows(run, request, prediction, image, quality, classes)
-    annotation = run.annotation(classes)
     attributes = {"model": run.teacher.title, "classes": list(run.classes)}
-    manifest = workspace.lake.write_annotation(request.case["path"], annotation, prediction.bits, attributes)
+    manifest = workspace.lake.write_annotation(request.case["path"], str(rows[0]["annotation"]), bits, attributes)
     rows = [{**row, "manifest": manifest.to_json()} for row in rows]
     workspace.tables.commit_labels(rows)
     return rows

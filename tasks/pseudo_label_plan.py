@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,17 @@ class LabelRun:
         """Return the name under which the masks of a case are stored of which `classes` get label rows.
 
         The masks stored are those of all classes of the run, whoever has annotated some of them: so they, and this
-        name, follow from the run and from `classes` alone, and a run that was killed finds what it wrote.
+        name, follow from the run and from `classes` alone, and a run that was killed finds what it wrote. The name
+        ends with `judged_by`, for rows are never edited: another calibration decides under a name of its own.
         """
         if tuple(classes) == self.classes == self.teacher.classes:
-            return self.base
-        text = json.dumps([self.classes, list(classes)])
-        return f"{self.base}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+            return f"{self.base}-{self.judged_by}"
+        return f"{self.base}-{_digest([self.classes, list(classes)])[:8]}-{self.judged_by}"
+
+    @property
+    def judged_by(self) -> str:
+        """Six hexadecimal digits that name the calibration and the bars: equal ones decide equally."""
+        return _digest([None if self.calibration is None else self.calibration.run_id, asdict(self.bars)])[:6]
 
 
 @dataclass(frozen=True)
@@ -183,5 +188,8 @@ def base_name(teacher: Teacher, settings: Settings) -> str:
     precision = settings.predict_precision or default_precision(settings.torch_device())
     rules = rules_digest(rule_switches(settings.cleaning), teacher.classes)
     made_by = [PSEUDO_LABELLER_VERSION, teacher.uris, teacher.digests, rules, settings.window_overlap, precision]
-    digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()
-    return f"pseudo-v{teacher.version[:40]}-{digest[:8]}"
+    return f"pseudo-v{teacher.version[:40]}-{_digest(made_by)[:8]}"
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

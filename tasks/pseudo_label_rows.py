@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from catalog import schema
 from imaging.scan_quality import ScanQuality
 from imaging.volume import Volume
 from models.infer import Prediction
@@ -46,6 +47,29 @@ def judged_rows(
         row |= _judged(scores[name], decide(scores[name], run.calibration, quality, run.bars))
         row["cleaning"] = json.dumps(_cleaning(prediction, name))
     return rows
+
+
+def rejudged_rows(
+    run: LabelRun, rows: Sequence[Mapping[str, Any]], quality: ScanQuality, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return rows like those of an earlier annotation of the same masks, decided by the calibration and bars of now.
+
+    rows: of the `labels` table, with their scores. Their `manifest` is still to be filled in.
+    """
+    again = []
+    for row in rows:
+        kept = {name: row[name] for name in schema.LABELS if name not in schema.FILLED_IN}
+        scores = stored_scores(str(row["scores"]))
+        decided = decide(scores, run.calibration, quality, run.bars)
+        told = {"annotation": run.annotation(classes), "flow_run_id": run.flow_run_id}
+        again.append({**kept, **told, **_judged(scores, decided)})
+    return again
+
+
+def stored_scores(text: str) -> LabelScores:
+    """Return the scores that a label row keeps as JSON."""
+    values = json.loads(text)
+    return LabelScores(**{**values, "flags": tuple(values["flags"])})
 
 
 def _provenance(run: LabelRun, request: PseudoLabelRequest) -> dict[str, Any]:

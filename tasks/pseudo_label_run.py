@@ -12,7 +12,7 @@ import mlflow
 
 from tasks.gpu_use import GpuUse
 from tasks.progress import duration
-from tasks.pseudo_label_case import PseudoLabelOutcome
+from tasks.pseudo_label_case import OUTCOMES, PseudoLabelOutcome
 from tasks.pseudo_label_plan import LabelRun
 from tasks.pseudo_label_spec import spec_values
 from tasks.tracking import log_parameters
@@ -58,7 +58,7 @@ def figures_of(
     predicted = counts["labelled"] > 0
     return FigureSheet(
         run.settings.torch_device(),
-        {name: counts[name] for name in ("labelled", "completed", "unchanged", "failed") if counts[name]},
+        {name: counts[name] for name in OUTCOMES if counts[name]},
         dict(sorted(decisions.items())),
         times.wall_s,
         times.first_share if predicted else None,

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from models.checkpoint import ModelMetadata, members, read_metadata
 from models.licence import LICENCE
+from tasks.licences import joined, licence_of, licence_of_training, teacher_licence
 from tasks.prediction import require_ensemble, trained_classes
 from tasks.registry import ModelVersion, checkpoint_digest, fetch_checkpoint, model_version, training_cases
 from tasks.settings import Settings
@@ -21,7 +22,8 @@ class Teacher:
 
     name, version: of the registered model; an ensemble's are joined by +. uris: models:/NAME/VERSION of each. run_id:
     MLflow run that trained it, None for several. checkpoints: files or folders. digests: SHA-256 of each one's weights.
-    classes: it was trained on, in channel order. licence: of the weights, where they have one of their own.
+    classes: it was trained on, in channel order. licence: the strictest of the weights and of what they were trained on, None where that is not
+    known.
     """
 
     name: str
@@ -58,7 +60,7 @@ def fetch_teacher(models: Sequence[str], settings: Settings) -> tuple[Teacher, l
             checkpoints=checkpoints,
             digests=teacher.digests,
             classes=teacher.classes,
-            licence=teacher.licence,
+            licence=joined_teachers([_licence(version, settings) for version in versions]),
         ),
         versions,
     )
@@ -69,7 +71,6 @@ def teacher_of(checkpoints: Sequence[Path], metadata: ModelMetadata | None = Non
     metadata = metadata or require_ensemble(checkpoints)
     names = [path.stem for path in checkpoints]
     files = [file for path in checkpoints for file in members(path)]
-    licences = [extra[LICENCE] for extra in (read_metadata(file).extra for file in files) if LICENCE in extra]
     return Teacher(
         name="+".join(names),
         version="0",
@@ -78,8 +79,20 @@ def teacher_of(checkpoints: Sequence[Path], metadata: ModelMetadata | None = Non
         checkpoints=tuple(checkpoints),
         digests=tuple(checkpoint_digest(path) for path in checkpoints),
         classes=trained_classes(metadata),
-        licence="; ".join(dict.fromkeys(licences)) or None,
+        licence=joined_teachers([licence_of_training(read_metadata(file).extra.get(LICENCE), ()) for file in files]),
     )
+
+
+def joined_teachers(licences: Sequence[str | None]) -> str | None:
+    """Return the strictest licence of the members of an ensemble; None where that of one is not known."""
+    return joined([licence_of(one, what="model") for one in licences]).licence
+
+
+def _licence(version: ModelVersion, settings: Settings) -> str | None:
+    try:
+        return teacher_licence(version, settings)
+    except (MlflowException, OSError):  # nobody wrote down what it was trained on
+        return None
 
 
 def cases_seen(versions: Sequence[ModelVersion], settings: Settings) -> list[str] | None:

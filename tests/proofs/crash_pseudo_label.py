@@ -1,4 +1,4 @@
-"""Proof: a pseudo-label run killed at any moment labels every scan once, predicts none again, and ends as if never killed.
+"""Proof: a pseudo-label run killed at any moment labels each scan once, predicts none again, ends as if never killed.
 
     PYTHONPATH=.:tests python tests/proofs/crash_pseudo_label.py --kills 20 --seed 1
 
@@ -88,12 +88,10 @@ def order_of(folder: Path, name: str) -> Order:
 
 
 def exports_of(workspace: Path) -> dict[str, str]:
-    """Return the SHA-256 of every exported file by its path, hidden ones too; the page, which tells times, as "page"."""
+    """Return the SHA-256 of every exported file by its path, hidden ones too; "page" for the page, which tells times."""
     root = workspace / "exports"
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(root)): "page" if path.name == PAGE else file_sha256(path) for path in files
-    }
+    return {str(path.relative_to(root)): "page" if path.name == PAGE else file_sha256(path) for path in files}
 
 
 def undisturbed(folder: Path, zygote: Zygote) -> Facts:
@@ -214,8 +212,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = prove(chosen.kills, chosen.seed, Path(folder))
     print(
-        f"{report.kills} kills {report.by_kind} in {report.runs} runs of {SCANS} scans, {report.predicted} predictions, "
-        f"{report.again} of them lost before their commit, {time.monotonic() - started:.0f} s, "
+        f"{report.kills} kills {report.by_kind} in {report.runs} runs of {SCANS} scans, "
+        f"{report.predicted} predictions, {report.again} of them lost before their commit, {time.monotonic() - started:.0f} s, "
         f"faults: {len(report.faults)}"
     )
     for fault in report.faults:

@@ -60,7 +60,9 @@ def test_every_label_is_in_the_page_with_scores_decision_and_reason(report: Coho
     assert data["rows"]["dsc"][0] == pytest.approx(first["expected_dsc"], abs=1e-4)
     assert data["decisions"][data["rows"]["decision"][0]] == first["decision"]
     assert data["texts"][data["rows"]["reason"][0]] == first["reason"]
-    assert data["rows"]["z"][0] == pytest.approx(max(abs(z) for z in json.loads(first["scores"])["z"].values()), abs=1e-4)
+    assert data["rows"]["z"][0] == pytest.approx(
+        max(abs(z) for z in json.loads(first["scores"])["z"].values()), abs=1e-4
+    )
     assert [bool(one) for one in data["seen"]] == [True] + [False] * 11
 
 

@@ -161,6 +161,29 @@ def test_fewer_classes_are_served_by_what_is_there_and_more_are_predicted(
     assert len(predictions) == 2 * SCANS
 
 
+def test_another_bar_decides_again_on_the_masks_in_the_lake(
+    settings: Settings, teacher: Teacher, predictions: list[tuple[int, ...]]
+) -> None:
+    first, _, before = label(settings, teacher)
+    strict = make_spec({"cohort": "clinic", "bars": {"accept": 0.99, "reject": 0.98}})
+    second, _, after = label(settings, teacher, strict)
+    assert [item.outcome for item in after] == ["rejudged"] * SCANS
+    assert len(predictions) == SCANS
+    one, other = (labels_of_run(open_workspace(settings), *pair) for pair in ((first, before), (second, after)))
+    assert set(one["annotation"]).isdisjoint(other["annotation"])
+    assert list(one["scores"]) == list(other["scores"])
+    workspace = open_workspace(settings)
+    for case in workspace.tables.cases("clinic").to_dict("records"):
+        masks = []
+        for rows in (one, other):
+            row = rows[rows["case_id"] == case["case_id"]].iloc[0]
+            masks.append(workspace.lake.open_bits({**case, "manifest": row["manifest"]}, row["annotation"]).read())
+        assert np.array_equal(*masks)
+    # both stand, each is found again by its own bars
+    assert [item.outcome for item in label(settings, teacher, strict)[2]] == ["unchanged"] * SCANS
+    assert {item.annotation for item in label(settings, teacher)[2]} == set(one["annotation"])
+
+
 def test_a_class_that_a_human_annotated_gets_no_row(settings: Settings, teacher: Teacher) -> None:
     workspace = open_workspace(settings)
     case = workspace.tables.cases("clinic").iloc[0]
@@ -199,7 +222,7 @@ def test_several_models_are_one_ensemble(settings: Settings, teacher: Teacher, t
     alone, _, _ = label(settings, teacher)
     assert run.base != alone.base
     assert {item.outcome for item in outcomes} == {"labelled"}
-    rows = open_workspace(settings).tables.labels("clinic", annotation=run.base)
+    rows = open_workspace(settings).tables.labels("clinic", annotation=outcomes[0].annotation)
     assert all(isinstance(json.loads(text)["agreement"], float) for text in rows["scores"])
     strange = write_teacher(tmp_path / "strange.safetensors", classes=("liver", "spleen"))
     with pytest.raises(ValueError, match="are no ensemble: classes"):

@@ -89,7 +89,9 @@ def test_no_more_is_held_than_said(waiting: int) -> None:
 
 def test_the_times_say_how_much_the_first_step_was_at_work() -> None:
     times = StageTimes()
-    steps = in_two_stages(lambda case: time.sleep(0.03) or case, lambda case, _: time.sleep(0.02) or case, range(5), times=times)
+    steps = in_two_stages(
+        lambda case: time.sleep(0.03) or case, lambda case, _: time.sleep(0.02) or case, range(5), times=times
+    )
     assert list(steps) == list(range(5))
     assert times.first_s >= 0.15
     assert times.second_s >= 0.1
