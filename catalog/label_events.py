@@ -103,14 +103,20 @@ def effective(rows: pa.Table) -> NDArray[np.bool_]:
     """
     if rows.num_rows == 0:
         return np.zeros(0, dtype=bool)
-    cases, _ = coded(rows["case_id"])
-    channel = rows["channel"].to_numpy()
-    codes = cases.astype(np.int64) * (int(channel.max()) + 1) + channel
+    codes = label_codes(rows)
     counted = counting(rows)
     found: NDArray[np.bool_] = counted & (np.bincount(codes, counted)[codes] == 1)
     several = np.flatnonzero(counted & ~found)  # a human and a pseudo one, or pseudo ones of several models
     found[several[first_of_each(rows.take(pa.array(several)), codes[several])]] = True
     return found
+
+
+def label_codes(rows: pa.Table) -> NDArray[np.int64]:
+    """Return one number a row, the same for labels of one case and class; there must be a row."""
+    cases, _ = coded(rows["case_id"])
+    channel = rows["channel"].to_numpy().astype(np.int64)
+    codes: NDArray[np.int64] = cases.astype(np.int64) * (int(channel.max()) + 1) + channel
+    return codes
 
 
 def first_of_each(rows: pa.Table, codes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalog.columns import NOT_KEPT, coded
-from catalog.label_events import NEEDED, counting, effective
+from catalog.label_events import KEY, NEEDED, counting, effective, first_of_each, is_text, label_codes, reviewed
+from catalog.resolve import positions_of
 from catalog.schema import LABELS
 from catalog.table_reads import frame_of, sorted_labels
 from catalog.tables import Tables
@@ -24,6 +25,9 @@ from datasets_registry.taxonomy import class_info, class_names
 Versions = Mapping[str, int] | None
 VALUES = ("cases", "present", "voxels", "ml")
 """What a coverage matrix can hold."""
+
+TRUSTED = ("accepted", "reviewed")
+"""Which pseudo-labels a training may be asked to learn from."""
 
 TOLD = tuple(name for name in LABELS if name not in NOT_KEPT)
 """Columns of a label in answers: all but the files' manifest and the sampled voxels."""
@@ -105,7 +109,7 @@ def effective_labels(
     at_versions: Versions = None,
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return one label row per case and class: the human one, else the newest that was reviewed, else the newest pseudo.
+    """Return one label row per case and class: the human one, else the newest reviewed, else the newest pseudo-label.
 
     Retracted and rejected ones never count: retracted by run, rejected by a reviewer, or by the factory where no
     reviewer accepted it. A later pseudo-label does not hide one that a reviewer accepted, or corrected.
@@ -115,6 +119,39 @@ def effective_labels(
     asked = [*(LABELS if columns is None else columns), *NEEDED]
     rows = tables.label_rows(dataset, state=state, at_versions=at_versions, columns=asked)
     frame = frame_of(rows.filter(pa.array(effective(rows))))
+    return frame.sort_values(["case_id", "channel"]).reset_index(drop=True)
+
+
+def labels_to_learn(
+    tables: Tables, trusted: str, case_ids: Iterable[str] | None = None, at_versions: Versions = None
+) -> pd.DataFrame:
+    """Return the pseudo-labels that a training may learn from, one a case and class, sorted by case and channel.
+
+    trusted: `accepted`, by the factory or a reviewer, or `reviewed`, by a reviewer alone. Where people annotated the
+    class there is none; of several the reviewed one, then the newest. Retracted and rejected ones never are.
+    Columns as `Tables.labels()`, `verdict`, and `reviewed`: whether a person looked at it. ValueError for another word.
+    """
+    if trusted not in TRUSTED:
+        raise ValueError(f"pseudo-labels to learn from: {trusted!r}, expected {' or '.join(TRUSTED)}")
+    ids = None if case_ids is None else list(case_ids)
+    rows = tables.label_rows(case_ids=ids, at_versions=at_versions, columns=[*KEY, *NEEDED])
+    seen = reviewed(rows)
+    good = seen | is_text(rows["decision"], "accept") if trusted == "accepted" else seen
+    places = np.zeros(0, dtype=np.int64)
+    if rows.num_rows:
+        codes = label_codes(rows)
+        human = is_text(rows["state"], "annotated")
+        kept = np.flatnonzero(good & counting(rows) & ~np.isin(codes, codes[human]))
+        places = kept[first_of_each(rows.take(pa.array(kept)), codes[kept])]
+    chosen = rows.take(pa.array(places))
+    whole = tables.label_rows(
+        case_ids=chosen["case_id"].unique().to_pylist(),
+        state="pseudo",
+        at_versions=at_versions,
+        columns=[*LABELS, "verdict"],
+    )
+    found = whole.filter(pa.array(positions_of(whole, chosen, KEY) >= 0))
+    frame = frame_of(found).assign(reviewed=reviewed(found))
     return frame.sort_values(["case_id", "channel"]).reset_index(drop=True)
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalog.columns import coded
-from catalog.label_events import KEY, NEEDED, effective, first_of_each, is_text, reviewed
+from catalog.label_events import KEY, NEEDED, effective, first_of_each, is_text, label_codes, reviewed
 from catalog.table_reads import frame_of
 from catalog.tables import Tables
 from datasets_registry.taxonomy import class_info
@@ -56,11 +56,11 @@ def review_queue(
     queue = frame_of(rows.filter(pa.array(_waiting(rows))))
     queue["decision"] = queue["decision"].fillna("none")
     queue["expected"] = queue["expected_dsc"].fillna(queue["quality_score"]).fillna(0.0).astype(float)
-    queue = queue.join(accepted, on="class_name")
-    queue["achievable"] = queue["achievable"].fillna(1.0)
-    queue["accepted"] = queue["accepted"].fillna(0).astype(int)
+    queue["achievable"] = [accepted["achievable"].get(name, np.nan) for name in queue["class_name"]]
+    queue["achievable"] = queue["achievable"].fillna(1.0).astype(float)
+    queue["accepted"] = np.array([accepted["accepted"].get(name, 0) for name in queue["class_name"]], dtype=int)
     most = int(accepted["accepted"].max()) if len(accepted) else 0
-    queue["weight"] = np.sqrt((1 + max(most, 0)) / (1 + queue["accepted"]))
+    queue["weight"] = np.sqrt((1 + most) / (1 + queue["accepted"]))
     queue["gain"] = (queue["achievable"] - queue["expected"]).clip(lower=0) * queue["weight"]
     queue = queue[queue["decision"].isin(list(decisions))]
     if dataset is not None:
@@ -85,9 +85,7 @@ def _waiting(rows: pa.Table) -> NDArray[np.bool_]:
     waiting = np.zeros(rows.num_rows, dtype=bool)
     if rows.num_rows == 0:
         return waiting
-    cases, _ = coded(rows["case_id"])
-    channel = rows["channel"].to_numpy().astype(np.int64)
-    codes = cases.astype(np.int64) * (int(channel.max()) + 1) + channel
+    codes = label_codes(rows)
     settled = np.unique(codes[is_text(rows["state"], "annotated") | reviewed(rows)])
     verdict, _ = coded(rows["verdict"])
     open_ = np.flatnonzero((verdict < 0) & ~np.isin(codes, settled))

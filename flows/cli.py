@@ -14,6 +14,7 @@ from flows import (
     cli_catalog,
     cli_fetch,
     cli_inspect,
+    cli_labels,
     cli_lake,
     cli_models,
     cli_predict,
@@ -32,8 +33,11 @@ from flows.cli_options import (
     Fold,
     Model,
     PresetName,
+    PseudoCohort,
     Split,
+    UsePseudo,
     Workspace,
+    pseudo_choice,
     settings_for,
     split_choice,
     split_names,
@@ -60,6 +64,8 @@ app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
 app.add_typer(cli_models.models_app, name="models")
 app.add_typer(cli_splits.splits_app, name="splits")
+app.add_typer(cli_labels.labels_app, name="labels")
+app.add_typer(cli_labels.review_app, name="review")
 
 
 @app.callback()
@@ -202,6 +208,8 @@ def fine_tune(
     fold: Fold = None,
     cases: CaseList = None,
     drop_leaking: DropLeaking = False,
+    use_pseudo: UsePseudo = None,
+    pseudo_cohort: PseudoCohort = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -223,6 +231,7 @@ def fine_tune(
             add_classes=_names(add_classes),
             transfer_to=_names(transfer_to),
             text_encoder=text_encoder,
+            pseudo=pseudo_choice(use_pseudo, pseudo_cohort),
         )
     cli_train.print_training(outcome, as_json=as_json)
 

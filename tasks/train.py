@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mlflow
 
 from models.checkpoint import read_metadata
 from models.extend import settings_from
+from models.licence import LICENCE
 from models.plan import SamplingPlan
 from models.settings import Preset, as_mapping
 from models.train import LAST, train
@@ -20,6 +21,7 @@ from tasks.pictures import loss_curves
 from tasks.prediction import TRAINED_CLASSES, trained_classes
 from tasks.prefect_task import as_task
 from tasks.progress import duration, report_progress
+from tasks.pseudo_choice import PSEUDO_LABELS, PseudoChoice, licence_entries, makers
 from tasks.ranks import other_ranks
 from tasks.registry import (
     CHALLENGER,
@@ -72,6 +74,7 @@ def train_model(
     transfer_to: Sequence[str] | None = None,
     text_encoder: str | None = None,
     choice: SplitChoice | None = None,
+    pseudo: PseudoChoice | None = None,
     flow_run_id: str | None = None,
 ) -> TrainOutcome:
     """Train on every human label that the split does not hold out and register the result as `challenger`.
@@ -80,7 +83,8 @@ def train_model(
     computed on these only; the network keeps all its classes. start_from: go on from this version's weights, with its
     network's settings. add_classes: give it a new head for these, and train only that. transfer_to: keep its backbone,
     and the head as far as text means the same, for these classes instead of its own. text_encoder: for the new classes.
-    choice: default: all folds but the test. Cases that have no fold yet get one first.
+    choice: default: all folds but the test. Cases that have no fold yet get one first. pseudo: pseudo-labels to learn
+    from too, for classes that nobody annotated there; the run keeps whose they are, and the model the strictest licence.
     What was read can be read again: the run records the versions of the tables.
     """
     if start_from is None and (add_classes is not None or transfer_to is not None):
@@ -100,6 +104,7 @@ def train_model(
         classes=None if classes is None else tuple(classes),
         start_from=None if start_from is None else start_from.uri,
         transfer=transfer_to is not None,
+        pseudo=pseudo,
     )
     if network is not None:
         request = replace(request, model=as_mapping(network))
@@ -123,7 +128,7 @@ def resume_training(run_id: str, settings: Settings, *, flow_run_id: str | None 
 def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_run_id: str | None) -> TrainOutcome:
     """Train what is asked for in a new run, or go on in `run_id`."""
     workspace, versions = open_workspace(settings), dict(request.table_versions)
-    source = training_source(workspace, request.datasets, request.classes, request.choice, versions)
+    source = training_source(workspace, request.datasets, request.classes, request.choice, versions, request.pseudo)
     chosen = request.preset(settings)
     parent = None if request.start_from is None else model_version(request.start_from, settings)
     initial = None if parent is None else fetch_checkpoint(parent, settings)
@@ -136,6 +141,7 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
         "table_versions": json.dumps(versions),
         "datasets": ",".join(sorted({case_id.split("/")[0] for case_id in cases})),
         "start_from": request.start_from,
+        **(makers(source.lineage) if source.lineage else {}),
         FOLD_TAG: None if request.parent_run_id is None else str(request.choice.fold),
     }
     started = time.monotonic()
@@ -168,6 +174,7 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
                     extra={
                         "mlflow_run_id": tracked,
                         **({} if request.start_from is None else {"parent": request.start_from}),
+                        **_pseudo_entries(source, initial),
                         TRAINED_CLASSES: ",".join(name for name in chosen.model.classes if name in learnt),
                     },
                 )
@@ -200,8 +207,20 @@ def _log_request(request: TrainRequest, chosen: Preset, source: LakePatchSource,
     mlflow.log_params({"split": request.choice.split, "held_out": request.choice.held_out_name})
     mlflow.log_params({f"table_version.{name}": version for name, version in request.table_versions.items()})
     mlflow.log_text("\n".join(seen), TRAINING_CASES)
+    if request.pseudo is not None:
+        mlflow.log_dict({**asdict(request.pseudo), "annotations": source.lineage}, PSEUDO_LABELS)
+        labels = sum(len(one["classes"]) for one in source.lineage)
+        mlflow.log_params({"use_pseudo": request.pseudo.trusted, "pseudo_labels": labels})
     shares = SamplingPlan(source.cases(), chosen.model, chosen.train).shares()
-    mlflow.log_dict({"classes": shares.classes, "datasets": shares.datasets}, SAMPLING)
+    mlflow.log_dict({"classes": shares.classes, "datasets": shares.datasets, "pseudo": shares.pseudo}, SAMPLING)
+
+
+def _pseudo_entries(source: LakePatchSource, initial: Path | None) -> dict[str, str]:
+    """Return what a checkpoint says of the pseudo-labels it learnt from."""
+    if not source.lineage:
+        return {}
+    before = None if initial is None else read_metadata(initial).extra.get(LICENCE)
+    return {"pseudo_models": makers(source.lineage)["pseudo_models"], **licence_entries(source.lineage, before)}
 
 
 def _losses_so_far(run_id: str | None, out_dir: Path, settings: Settings) -> list[dict[str, float]]:

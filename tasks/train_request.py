@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from models.ranks import as_launched
 from models.settings import Preset, as_mapping, load_preset, model_settings, train_settings
+from tasks.pseudo_choice import PseudoChoice
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
 from tasks.tracking import find_runs, mlflow_client
@@ -31,7 +32,8 @@ class TrainRequest:
 
     name: of the run. model, train: the settings, resolved. table_versions: of the tables it reads. start_from: address
     of the version it begins with. parent_run_id: MLflow run it is a part of. becomes_challenger: whether the version
-    that it registers gets the alias. transfer: other classes in place of those of `start_from`.
+    that it registers gets the alias. transfer: other classes in place of those of `start_from`. pseudo: which
+    pseudo-labels it learns from beside human labels.
     """
 
     name: str
@@ -45,6 +47,7 @@ class TrainRequest:
     parent_run_id: str | None = None
     becomes_challenger: bool = True
     transfer: bool = False
+    pseudo: PseudoChoice | None = None
 
     def preset(self, settings: Settings) -> Preset:
         """Return the settings of network and training, with devices and threads as they are here and now."""
@@ -97,7 +100,9 @@ def stored_request(run_id: str, settings: Settings, kind: str) -> TrainRequest:
     lists = {name: None if values[name] is None else tuple(values[name]) for name in ("datasets", "classes")}
     only = values["choice"]["only"]
     choice = SplitChoice(**{**values["choice"], "only": None if only is None else tuple(only)})
-    return TrainRequest(**{**values, **lists, "choice": choice})
+    pseudo = values.get("pseudo")  # absent in requests of earlier versions
+    pseudo = None if pseudo is None else PseudoChoice.of(pseudo["trusted"], pseudo["cohorts"])
+    return TrainRequest(**{**values, **lists, "choice": choice, "pseudo": pseudo})
 
 
 def unfinished_runs(settings: Settings, kind: str, parent_run_id: str | None = None) -> list[str]:
