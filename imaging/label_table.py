@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-CARET_CODE = 30
-"""Code of NIfTI extensions that hold CARET XML, of which the label table is one part (nifti1.h)."""
+EXTENSION_CODE = 0
+"""Code of the NIfTI extension with the label table. CARET's own is 30, whose content nibabel (5.4) cannot give; under 0
+both nibabel and the reader of TotalSegmentator's multi-label files find it."""
 
 
 @dataclass(frozen=True)

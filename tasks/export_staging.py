@@ -68,16 +68,15 @@ def publish(aside: Path, target: Path, record: dict[str, Any]) -> list[Path]:
     return [*(target / name for name in files), target / RECORD]
 
 
-def exported_whole(target: Path, record: dict[str, Any]) -> bool:
-    """Tell whether an export with the same record lies in `target`, every file with its digest."""
+def exported_whole(target: Path, key: str) -> bool:
+    """Tell whether an export of this key (`export_key` of its record) lies in `target`, every file with its digest."""
     try:
         found = json.loads((target / RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False
-    files = found.pop("files", {})
-    if found != json.loads(json.dumps(record)):
+    if found.get("export_key") != key:
         return False
-    for name, digest in files.items():
+    for name, digest in found.get("files", {}).items():
         path = target / name
         if not path.is_file():
             return False
