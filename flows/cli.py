@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_catalog, cli_fetch, cli_inspect, cli_lake, cli_models, cli_predict, cli_splits, cli_train
+from flows import (
+    cli_calibrate,
+    cli_catalog,
+    cli_fetch,
+    cli_inspect,
+    cli_lake,
+    cli_models,
+    cli_predict,
+    cli_splits,
+    cli_train,
+)
 from flows.cli_context import flow_context
 from flows.cli_options import (
     EXIT_CASES_REFUSED,
@@ -44,6 +54,7 @@ app.command()(cli_fetch.fetch)
 app.command()(cli_train.train)
 app.command("cross-validate")(cli_train.cross_validate)
 app.command()(cli_predict.predict)
+app.command()(cli_calibrate.calibrate)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")

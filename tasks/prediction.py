@@ -50,6 +50,7 @@ def load_predictor(checkpoints: Sequence[Path], settings: Settings) -> tuple[Pre
         settings.window_batch,
         settings.predict_precision,
         settings.threads,
+        settings.test_time_variants,
     )
 
 
@@ -61,6 +62,7 @@ def _predictor(
     batch: int | None,
     precision: Precision | None,
     threads: int | None,
+    variants: int,
 ) -> tuple[Predictor, ModelMetadata]:
     if threads is not None:
         torch.set_num_threads(threads)
@@ -69,7 +71,10 @@ def _predictor(
     for path, (_, metadata) in zip(checkpoints, loaded, strict=True):
         _check_fits(metadata, first, f"{path} and {checkpoints[0]}")
     models = [model for model, _ in loaded]
-    return Predictor(models, first, overlap=overlap, batch=batch, device=device, precision=precision), first
+    predictor = Predictor(
+        models, first, overlap=overlap, batch=batch, device=device, precision=precision, variants=variants
+    )
+    return predictor, first
 
 
 def _check_fits(metadata: ModelMetadata, first: ModelMetadata, which: str) -> None:
