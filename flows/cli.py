@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from flows import (
+    cli_calibrate,
     cli_catalog,
     cli_export,
     cli_fetch,
@@ -61,6 +62,7 @@ app.command("cross-validate")(cli_train.cross_validate)
 app.command()(cli_predict.predict)
 app.command("pseudo-label")(cli_pseudo_label.pseudo_label)
 app.command()(cli_export.export)
+app.command()(cli_calibrate.calibrate)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")

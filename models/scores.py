@@ -44,7 +44,7 @@ class SurfaceEntropy:
         self._logits: Tensor | None = None  # of the last plane, which waits for the one behind it
 
     def add(self, logits: Tensor, words: Tensor) -> None:
-        """Take the next slab: logits (C, x, y, z), and its class bits as int32 words (W, x, y, z), where they are > 0."""
+        """Take the next slab: logits (C, x, y, z), and as int32 words (W, x, y, z) the bits where they are > 0."""
         along = 1 + self._axis
         waiting = 0
         every = words
@@ -140,6 +140,6 @@ def variant(windows: Tensor, number: int, hu_span: float) -> Tensor:
 
 
 def unshifted(masks: Tensor, number: int) -> Tensor:
-    """Return masks (B, C, X, Y, Z) of a variant where the scan has them. What was rolled over the edge weighs little."""
+    """Return a variant's masks (B, C, X, Y, Z) where the scan has them; what was rolled over the edge weighs little."""
     sign = 1 if number % 2 else -1
     return torch.roll(masks, (-sign * VARIANT_VOXELS,) * 3, dims=(2, 3, 4))

@@ -53,6 +53,7 @@ def load_predictor(checkpoints: Sequence[Path], settings: Settings) -> tuple[Pre
         settings.window_batch,
         settings.predict_precision,
         settings.threads,
+        settings.test_time_variants,
     )
 
 
@@ -64,12 +65,16 @@ def _predictor(
     batch: int | None,
     precision: Precision | None,
     threads: int | None,
+    variants: int,
 ) -> tuple[Predictor, ModelMetadata]:
     if threads is not None:
         torch.set_num_threads(threads)
     first = require_ensemble(checkpoints)
     models = [load_model(path, device)[0] for path in checkpoints]
-    return Predictor(models, first, overlap=overlap, batch=batch, device=device, precision=precision), first
+    predictor = Predictor(
+        models, first, overlap=overlap, batch=batch, device=device, precision=precision, variants=variants
+    )
+    return predictor, first
 
 
 def require_ensemble(checkpoints: Sequence[Path]) -> ModelMetadata:

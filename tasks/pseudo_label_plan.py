@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,6 @@ def plan_with(
         check_profile(spec.export.profile, licence, case_id)
         requests.append(PseudoLabelRequest(case, None if trained_on is None else case_id not in seen, licence))
     check_formats(spec.export.formats)
-    bars = bars_of(settings)
     run = LabelRun(
         spec=spec,
         teacher=teacher,
@@ -135,11 +134,7 @@ def plan_with(
         settings=settings.for_workers(),
         reference=human_reference(workspace),
         calibration=calibration,
-        bars=replace(
-            bars,
-            accept=bars.accept if spec.bars.accept is None else spec.bars.accept,
-            reject=bars.reject if spec.bars.reject is None else spec.bars.reject,
-        ),
+        bars=bars_of(settings),
         flow_run_id=flow_run_id,
     )
     return run, requests
@@ -159,8 +154,10 @@ def require_cases(workspace: Workspace, cohort: str) -> list[dict[str, Any]]:
 
 
 def with_spec(settings: Settings, spec: PseudoLabelSpec) -> Settings:
-    """Return the settings with what a spec says of cleaning in place of theirs; ValueError for an unknown rule."""
-    return with_values(settings, cleaning=spec.cleaning)
+    """Return the settings with what a spec says of cleaning and bars in place of theirs; ValueError for a bad one."""
+    return with_values(
+        settings, cleaning=spec.cleaning, accept_dsc=spec.bars.accept, reject_dsc=spec.bars.reject
+    )
 
 
 def _chosen(spec: PseudoLabelSpec, teacher: Teacher) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -31,7 +32,7 @@ def entropy_of(logits, channels, axis, cuts):
     words = words_of(logits.numpy(), channels)
     doubt = SurfaceEntropy(channels, axis)
     edges = [0, *cuts, logits.shape[1 + axis]]
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in itertools.pairwise(edges):
         slab = logits.narrow(1 + axis, first, last - first).clone()
         doubt.add(slab, words.narrow(1 + axis, first, last - first))
         slab.zero_()  # a slab is valid until the next one only
