@@ -11,6 +11,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from datasets_registry.miniatures import MINIATURE_SETS
+from flows.calibrate import calibrate
 from flows.evaluate import evaluate
 from flows.factory_report import DemoResults, demo_report
 from flows.ingest import IngestReport, ingest
@@ -68,7 +69,7 @@ class _Stopwatch:
 
 @flow(name="factory", validate_parameters=False)
 def factory(settings: Settings | None = None, plan: FactoryPlan | None = None) -> FactoryReport:
-    """Run the whole line on miniatures: write, ingest twice, train, evaluate, promote, pseudo-label, report.
+    """Run the whole line on miniatures: write, ingest twice, train, evaluate, promote, calibrate, pseudo-label, report.
 
     Afterwards the workspace holds a lake, an MLflow registry with a champion, exports of the external cohort and a
     report page. A second run finds the miniatures ingested, trains another version and lets it challenge the champion.
@@ -95,6 +96,8 @@ def factory(settings: Settings | None = None, plan: FactoryPlan | None = None) -
     # A refused challenger labels nothing: the champion does, if there is one.
     labels, external_scores = None, pd.DataFrame(columns=["case_id", "class_name", "dsc"])
     if promotion.promoted:
+        calibrate(training.model.uri, settings)
+        watch.lap("calibrate")
         labels = pseudo_label(EXTERNAL_COHORT, f"models:/{settings.model_name}@champion", settings)
         external_scores = score_exports_task(list(labels.outcomes), miniatures.truth)
     watch.lap("pseudo-label")

@@ -158,7 +158,7 @@ def test_pseudo_labels_say_who_made_them_and_are_not_made_twice(report: FactoryR
     assert set(rows["model_version"]) == {str(report.training.model.version)}
     assert set(rows["mlflow_run_id"]) == {report.training.run_id}
     again = pseudo_label(EXTERNAL_COHORT, CHAMPION, settings)
-    assert again.counts == {"labelled": 0, "unchanged": 1, "failed": 0}
+    assert again.counts == {"labelled": 0, "rejudged": 0, "completed": 0, "unchanged": 1, "failed": 0}
 
 
 def test_hidden_truth_lies_apart_from_what_is_ingested(report: FactoryReport, settings: Settings) -> None:
