@@ -48,6 +48,10 @@ class ClassMap:
     empty: int
 
 
+class TooFewMasks(ValueError):
+    """A calibration asked for on fewer masks than can carry one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """A fitted map. run_id: MLflow run it is kept in, None for one that is not kept.
@@ -162,7 +166,7 @@ def fit(measured: Sequence[Measured], made_with: Mapping[str, Any] | None = None
     """Return the map of what was measured; ValueError for fewer than 10 masks that are not empty."""
     found = [one for one in measured if not one.empty]
     if len(found) < LEAST_PAIRS:
-        raise ValueError(
+        raise TooFewMasks(
             f"{len(found)} predicted masks with a human label, expected at least {LEAST_PAIRS}; calibrate on more "
             "held-out cases (--cohort, --cases)"
         )
@@ -209,7 +213,7 @@ def cross_validated(measured: Sequence[Measured], folds: int = 5) -> pd.DataFram
     """
     groups = sorted({one.group for one in measured})
     if len(groups) < 2:
-        raise ValueError(f"{len(groups)} patients to calibrate on, expected at least 2; give more held-out cases")
+        raise TooFewMasks(f"{len(groups)} patients to calibrate on, expected at least 2; give more held-out cases")
     fold = {group: number % folds for number, group in enumerate(groups)}
     rows = []
     for number in sorted(set(fold.values())):

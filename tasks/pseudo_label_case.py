@@ -32,7 +32,7 @@ were there, and files behind them were made up. Neither predicts again.
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
-_COLUMNS = ("class_name", "state", "annotation", "quality_score", "decision", "manifest")
+_COLUMNS = ("class_name", "state", "annotation", "quality_score", "decision", "manifest", "retracted")
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,12 @@ def look_and_predict(request: PseudoLabelRequest, run: LabelRun) -> Looked:
     A scan that cannot be predicted goes to quarantine.
     """
     workspace = open_workspace(run.settings)
-    labels = row_dicts(workspace.tables.labels(case_ids=[request.case_id], columns=_COLUMNS))
+    labels = row_dicts(workspace.tables.labels(case_ids=[request.case_id], columns=_COLUMNS, retracted=True))
     human = {row["class_name"] for row in labels if row["state"] == "annotated"}
     classes = tuple(name for name in run.classes if name not in human)
     if not classes:
         return Looked()
+    # A run that was undone must not come back by itself: who wants its labels restores them.
     if rows := _there_already(labels, classes, run):
         return Looked(classes, rows=rows, judged=str(rows[0]["annotation"]).endswith(f"-{run.judged_by}"))
     try:
@@ -105,6 +106,9 @@ def finish_case(request: PseudoLabelRequest, looked: Looked, run: LabelRun) -> P
         return PseudoLabelOutcome(case_id, "failed", looked.classes, message=looked.failure)
     if not looked.classes:
         return PseudoLabelOutcome(case_id, "unchanged", message="a human annotated every class asked for")
+    if any(row["retracted"] for row in looked.rows):
+        message = "these labels were retracted; `ctfactory labels restore RUN` brings them back"
+        return PseudoLabelOutcome(case_id, "unchanged", looked.classes, message=message)
     workspace = open_workspace(run.settings)
     outcome: Outcome
     files = files_of_case(run, request, looked.rows) if looked.judged else None
@@ -136,10 +140,13 @@ def _remarks(prediction: Prediction) -> tuple[str, ...]:
 def _there_already(labels: list[dict[str, Any]], classes: tuple[str, ...], run: LabelRun) -> tuple[dict[str, Any], ...]:
     """Return the rows of an annotation by the same weights and rules that has all of `classes`, () without one.
 
-    One made for more classes serves as well; one decided upon by this run's calibration and bars comes first.
+    One made for more classes serves as well. First come those that were not retracted, of them those decided upon by
+    this run's calibration and bars.
     """
-    names = {str(row["annotation"]) for row in labels if str(row["annotation"]).startswith(f"{run.base}-")}
-    for annotation in sorted(names, key=lambda name: (not name.endswith(f"-{run.judged_by}"), name)):
+    ours = [row for row in labels if str(row["annotation"]).startswith(f"{run.base}-")]
+    gone = {row["annotation"] for row in ours if row["retracted"]}
+    names = {str(row["annotation"]) for row in ours}
+    for annotation in sorted(names, key=lambda name: (name in gone, not name.endswith(f"-{run.judged_by}"), name)):
         rows = tuple(row for row in labels if row["annotation"] == annotation and row["class_name"] in classes)
         if {row["class_name"] for row in rows} == set(classes):
             return rows

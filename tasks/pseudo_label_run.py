@@ -79,7 +79,7 @@ def run_facts(
         "masks in the lake": f"labels/{run.base}*",
         "bars": f"accept from {run.bars.accept:g}, reject below {run.bars.reject:g} of expected DSC",
         "calibration": calibration,
-        "licence of the model": run.teacher.licence or "its own",
+        "licence of the model": run.teacher.licence or "not known",
         "tables read, versions": json.dumps(dict(table_versions)),
         "Prefect flow run": flow_run_id or "-",
         "MLflow run": mlflow_run_id or "-",

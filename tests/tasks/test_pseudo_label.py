@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from catalog.errors import WriteFailed
+from catalog.label_decisions import restore, retract
 from models.infer import Predictor
 from tasks import pseudo_label_files
 from tasks.map_cases import map_cases
@@ -182,6 +183,22 @@ def test_another_bar_decides_again_on_the_masks_in_the_lake(
     # both stand, each is found again by its own bars
     assert [item.outcome for item in label(settings, teacher, strict)[2]] == ["unchanged"] * SCANS
     assert {item.annotation for item in label(settings, teacher)[2]} == set(one["annotation"])
+
+
+def test_labels_that_were_retracted_do_not_come_back_by_themselves(
+    settings: Settings, teacher: Teacher, predictions: list[tuple[int, ...]]
+) -> None:
+    run, requests = plan_with(SPEC, teacher, settings, (), flow_run_id="round-1")
+    pseudo_label_batch(requests, settings, run=run)
+    retract(open_workspace(settings).tables, "round-1", who="ada", why="masks shifted")
+    for spec in (SPEC, make_spec({"cohort": "clinic", "bars": {"accept": 0.99, "reject": 0.98}})):
+        _, _, outcomes = label(settings, teacher, spec)
+        assert [item.outcome for item in outcomes] == ["unchanged"] * SCANS
+        assert "retracted" in outcomes[0].message
+    assert open_workspace(settings).tables.labels("clinic").empty
+    assert len(predictions) == SCANS
+    restore(open_workspace(settings).tables, "round-1", who="ada", why="the scanner was")
+    assert len(open_workspace(settings).tables.labels("clinic")) == SCANS * len(CLASSES)
 
 
 def test_a_class_that_a_human_annotated_gets_no_row(settings: Settings, teacher: Teacher) -> None:
