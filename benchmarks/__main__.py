@@ -21,6 +21,7 @@ BENCHMARKS = (
     "overhead",
     "cohort_report",
     "twins",
+    "self_training",
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A mask that a reviewer corrected, read in the scan's own grid and brought onto the lake's: NIfTI, .seg.nrrd, DICOM SEG."""
+"""A mask that a reviewer corrected, read in the scan's own grid: NIfTI, .seg.nrrd or DICOM SEG; onto the lake's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imaging.checks import match_grid
 from imaging.dicom_seg import place_segment, read_segmentation
 from imaging.errors import BadInput
 from imaging.nifti import read_nifti
-from imaging.nrrd import SUFFIXES, nrrd_segments, read_nrrd
+from imaging.nrrd import SUFFIXES, read_nrrd_layers
 from imaging.resample import Grid, orient_ras, resample_bits
 from imaging.sides import body_midline_x
 from imaging.volume import Volume
@@ -72,21 +72,16 @@ def _layers(file: Path, scan: Volume, where: str) -> Iterator[Layer]:
     if name.endswith((".nii", ".nii.gz")):
         yield match_grid(scan, read_nifti(file, where=where), where), _values_beside(file, where)
     elif name.endswith(SUFFIXES):
-        segments = {value: _class(text, where) for value, text in nrrd_segments(file, where).items()}
-        if not segments:
-            raise BadInput("no_segments", where, "an .nrrd file without named segments", "a .seg.nrrd of 3D Slicer",
-                           "save it as a segmentation, or as NIfTI")  # fmt: skip
-        yield match_grid(scan, read_nrrd(file, where=where), where), segments
+        for layer, segments in read_nrrd_layers(file, where=where):
+            if not segments:
+                raise BadInput("no_segments", where, "an .nrrd file without named segments", "a .seg.nrrd of 3D Slicer",
+                               "save it as a segmentation, or as NIfTI")  # fmt: skip
+            yield match_grid(scan, layer, where), {value: _class(text, where) for value, text in segments.items()}
     else:
         for segment in read_segmentation(file, where=where):
             value = class_info(_class(segment.label or segment.meaning, where)).index
             mask = place_segment(segment, scan, where)
-            yield mask.with_array(mask.array.astype(np.uint8) * np.uint8(value)), {value: class_info_of(value)}
-
-
-def class_info_of(index: int) -> str:
-    """Return the name of the class with that index."""
-    return all_classes()[index - 1].name
+            yield mask.with_array(mask.array.astype(np.uint8) * np.uint8(value)), {value: all_classes()[value - 1].name}
 
 
 def _values_beside(file: Path, where: str) -> dict[int, str]:

@@ -85,10 +85,11 @@ def _nifti(path: Path, affine: Any = ORIGINAL, value: int = LIVER.index) -> Path
     return path
 
 
-def _seg_nrrd(path: Path) -> Path:
-    label = np.zeros(ORIGINAL_SHAPE, np.uint8)
-    label[BOX] = 1
-    header = {
+def _seg_nrrd(path: Path, *, layers: bool = False) -> Path:
+    """Write a liver and an empty spleen in one layer, or a liver and a lesion in a layer each."""
+    label = np.zeros((2, *ORIGINAL_SHAPE), np.uint8)
+    label[0][BOX], label[1][LESION] = 1, 1
+    header: dict[str, Any] = {
         "space": "right-anterior-superior",
         "space directions": ORIGINAL[:3, :3].T,
         "space origin": ORIGINAL[:3, 3],
@@ -99,7 +100,13 @@ def _seg_nrrd(path: Path) -> Path:
         "Segment1_Name": "spleen",
         "Segment1_LabelValue": "2",
     }
-    nrrd.write(str(path), label, {**header, **names}, index_order="F")
+    if layers:
+        names |= {"Segment1_Name": "Liver tumor", "Segment1_LabelValue": "1", "Segment1_Layer": "1"}
+        header |= {
+            "space directions": np.array([[np.nan] * 3, *ORIGINAL[:3, :3].T]),
+            "kinds": ["list", "domain", "domain", "domain"],
+        }
+    nrrd.write(str(path), label if layers else label[0], {**header, **names}, index_order="F")
     return path
 
 
@@ -177,6 +184,11 @@ def test_a_lesion_painted_over_its_organ_is_organ_too(workspace: Workspace, tmp_
 def test_segments_of_slicer_are_read_by_their_names(workspace: Workspace, tmp_path: Path) -> None:
     made = import_mask(workspace, "ward/1", _seg_nrrd(tmp_path / "m.seg.nrrd"), ["liver", "spleen"], **WHO)
     np.testing.assert_array_equal(_stored_liver(workspace, made.annotation), _expected_liver())
+    layered = import_mask(
+        workspace, "ward/1", _seg_nrrd(tmp_path / "l.seg.nrrd", layers=True), ["liver", "liver_tumor"], **WHO
+    )
+    np.testing.assert_array_equal(_stored_liver(workspace, layered.annotation), _expected_liver())
+    assert layered.ml["liver_tumor"] > 0
     with pytest.raises(ValueError, match="no value or segment for pancreas, it has liver, spleen"):
         import_mask(workspace, "ward/1", tmp_path / "m.seg.nrrd", ["pancreas"], **WHO)
 
