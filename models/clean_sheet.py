@@ -56,8 +56,7 @@ class Sheet:
         for row in rows:
             word, bit = _place(row)
             left[:, word] &= ~bit
-        others: Chosen = left.any(axis=1)
-        return others
+        return np.asarray(left.any(axis=1), dtype=bool)
 
     def parts(self, row: ClassInfo) -> Parts:
         """Return the 26-connected parts of a class."""
