@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from catalog.location import Location
 from datasets_registry.card_files import VARIABLE as CARDS_VARIABLE
+from datasets_registry.class_rules import rule_switches
 from datasets_registry.taxonomy import class_info
 from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE
 
@@ -154,6 +155,13 @@ class Settings(BaseSettings):
         "review, whatever DSC is expected.",
     )
 
+    cleaning: str = Field(
+        "all",
+        description="Rules that clean predicted masks: `all`, `none`, or some of `min_size`, `sides`, "
+        "`largest_component`, `holes`, `inside_organ`, `includes_lesions`, separated by commas; `-holes` leaves one "
+        "out, `-holes:colon` for one class.",
+    )
+
     gate_mean_organ_dsc: Share = Field(0.70, ge=0, le=1, description="Bar: mean DSC over organs, held-out cases.")
     gate_mean_organ_nsd: Share = Field(0.50, ge=0, le=1, description="Bar: mean NSD over organs, held-out cases.")
     gate_worst_organ_dsc: Share = Field(0.20, ge=0, le=1, description="Bar: DSC of the worst organ, held-out cases.")
@@ -205,6 +213,14 @@ class Settings(BaseSettings):
         if self.reject_dsc > self.accept_dsc:
             raise ValueError(f"reject_dsc {self.reject_dsc:g} lies above accept_dsc {self.accept_dsc:g}; exchange them")
         return self
+
+    @field_validator("cleaning")
+    @classmethod
+    def _cleaning_rules_are_known(cls, value: str) -> str:
+        try:
+            return rule_switches(value).text()
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
 
     @field_validator("lake_root", mode="before")
     @classmethod
