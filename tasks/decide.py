@@ -17,6 +17,8 @@ REJECTED_FOR = ("hu_shift", "hu_scale", "mirrored", "missing")
 """Codes of flags that no expected DSC outweighs."""
 REVIEWED_FOR = ("hu_clipped", "spacing", "cropped", "noise", "metal")
 """Codes of flags of a scan unlike those the calibration knows: its expected DSC may not hold. Others are remarks."""
+OF_ONE_MASK = ("low", "unknown")
+"""Codes of reasons that say nothing about the other masks of a case."""
 REMARKABLE_Z = 2.5
 """From here on a z-score is named among the reasons."""
 FIGURES = {
@@ -102,6 +104,24 @@ def decide(scores: LabelScores, calibration: Calibration | None, quality: ScanQu
     elif codes:
         verdict = "review"
     return Decision(verdict, expected, "; ".join(parts), tuple(dict.fromkeys(codes)))
+
+
+def case_decision(decisions: Mapping[str, Decision]) -> Decision:
+    """Return what becomes of a whole case: the gravest of what holds for all of it, else how many of its masks passed.
+
+    decisions: of its classes. A mask whose expected DSC is low holds back itself alone, unless most do. expected_dsc:
+    the mean over the classes of which one is known.
+    """
+    known = [one.expected_dsc for one in decisions.values() if one.expected_dsc is not None]
+    mean = sum(known) / len(known) if known else None
+    codes = tuple(dict.fromkeys(code for one in decisions.values() for code in one.codes if code not in OF_ONE_MASK))
+    accepted = sum(one.decision == "accept" for one in decisions.values())
+    if not codes and 2 * accepted >= len(decisions):
+        return Decision("accept", mean, f"{accepted} of {len(decisions)} masks accepted")
+    worst = [one for one in decisions.values() if set(one.codes) & set(codes)] or list(decisions.values())
+    reason = min(worst, key=lambda one: (one.decision != "reject", one.decision != "review")).reason
+    hard = any(code in REJECTED_FOR for code in codes)
+    return Decision("reject" if hard else "review", mean, reason, codes or ("low",))
 
 
 def _code(flag: str) -> str:

@@ -138,7 +138,7 @@ def _known(value: float | None) -> float | None:
 
 def _removed_share(name: str, voxels: int, prediction: Prediction) -> float:
     """Return the share of the network's own voxels that cleaning took away."""
-    cleaned = getattr(prediction, "cleaned", None)
+    cleaned = prediction.cleaned
     if cleaned is None:
         return 0.0
     removed, added = cleaned.removed.get(name, 0), cleaned.added.get(name, 0)

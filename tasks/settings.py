@@ -195,14 +195,6 @@ class Settings(BaseSettings):
         """Order of the sources: arguments, environment, TOML file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
-    @field_validator("cleaning")
-    @classmethod
-    def _cleaning_rules_are_known(cls, value: str) -> str:
-        try:
-            return rule_switches(value).text()
-        except KeyError as error:
-            raise ValueError(error.args[0]) from None
-
     @field_validator("decision_bars")
     @classmethod
     def _bars_are_of_known_classes(cls, bars: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
@@ -223,6 +215,14 @@ class Settings(BaseSettings):
         if self.reject_dsc > self.accept_dsc:
             raise ValueError(f"reject_dsc {self.reject_dsc:g} lies above accept_dsc {self.accept_dsc:g}; exchange them")
         return self
+
+    @field_validator("cleaning")
+    @classmethod
+    def _cleaning_rules_are_known(cls, value: str) -> str:
+        try:
+            return rule_switches(value).text()
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
 
     @field_validator("lake_root", mode="before")
     @classmethod
