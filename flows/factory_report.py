@@ -145,11 +145,12 @@ def _pseudo_label_section(results: DemoResults, settings: Settings) -> Section:
     per_class = results.external_scores.groupby("class_name")["dsc"].agg(["count", "mean", "min"]).reset_index()
     per_class = per_class.sort_values("class_name", key=lambda names: names.map(order))
     overlays = [item.overlay for item in labels.outcomes if item.overlay is not None][:SHOWN_OVERLAYS]
+    page = os.path.relpath(labels.page, settings.workspace.absolute())
     figures = pd.DataFrame(list(labels.figures.texts().items()), columns=["figure", "value"])
     return Section(
         "Pseudo-labels of the external cohort",
         f"By {labels.model_uri}; scored against the hidden truth on each scan's own grid.",
         (("The run", figures), ("Against the hidden truth", per_class)),
         tuple(Picture(Path(path), f"Masks of {Path(path).parent.name}") for path in overlays),
-        (Link(os.path.relpath(labels.page, settings.workspace.absolute()), "Page of the run: every case and decision"),),
+        (Link(page, "Page of the run: every case and decision"),),
     )

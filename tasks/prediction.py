@@ -145,9 +145,10 @@ def predict_raw(
         predictor, metadata = load_predictor(checkpoints, workspace.settings)
         expected = metadata.model.spacing_mm
         if not np.allclose(case["spacing_mm"], expected, rtol=0.01):
+            found = [float(mm) for mm in case["spacing_mm"]]
             raise ValueError(
-                f"{case['case_id']}: spacing {[float(mm) for mm in case['spacing_mm']]} mm, but the model was trained at "
-                f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
+                f"{case['case_id']}: spacing {found} mm, but the model was trained at {list(expected)} mm; "
+                f"ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
             )
 
         def say(remark: str) -> None:

@@ -155,9 +155,7 @@ def require_cases(workspace: Workspace, cohort: str) -> list[dict[str, Any]]:
 
 def with_spec(settings: Settings, spec: PseudoLabelSpec) -> Settings:
     """Return the settings with what a spec says of cleaning and bars in place of theirs; ValueError for a bad one."""
-    return with_values(
-        settings, cleaning=spec.cleaning, accept_dsc=spec.bars.accept, reject_dsc=spec.bars.reject
-    )
+    return with_values(settings, cleaning=spec.cleaning, accept_dsc=spec.bars.accept, reject_dsc=spec.bars.reject)
 
 
 def _chosen(spec: PseudoLabelSpec, teacher: Teacher) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ class Teacher:
 
     name, version: of the registered model; an ensemble's are joined by +. uris: models:/NAME/VERSION of each. run_id:
     MLflow run that trained it, None for several. checkpoints: files or folders. digests: SHA-256 of each one's weights.
-    classes: it was trained on, in channel order. licence: the strictest of the weights and of what they were trained on, None where that is not
-    known.
+    classes: it was trained on, in channel order. licence: the strictest of the weights and of what they were trained
+    on, None where that is not known.
     """
 
     name: str

@@ -88,7 +88,7 @@ def order_of(folder: Path, name: str) -> Order:
 
 
 def exports_of(workspace: Path) -> dict[str, str]:
-    """Return the SHA-256 of every exported file by its path, hidden ones too; "page" for the page, which tells times."""
+    """Return the SHA-256 of every exported file by its path; the page, which tells times, is "page"."""
     root = workspace / "exports"
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): "page" if path.name == PAGE else file_sha256(path) for path in files}
@@ -213,8 +213,8 @@ def main() -> int:
         report = prove(chosen.kills, chosen.seed, Path(folder))
     print(
         f"{report.kills} kills {report.by_kind} in {report.runs} runs of {SCANS} scans, "
-        f"{report.predicted} predictions, {report.again} of them lost before their commit, {time.monotonic() - started:.0f} s, "
-        f"faults: {len(report.faults)}"
+        f"{report.predicted} predictions, {report.again} of them lost before their commit, "
+        f"{time.monotonic() - started:.0f} s, faults: {len(report.faults)}"
     )
     for fault in report.faults:
         print(fault)
