@@ -12,6 +12,7 @@ BENCHMARKS = (
     "train_step",
     "gpu",
     "scan",
+    "clean",
     "patch",
     "loader",
     "harmonise",
@@ -19,7 +20,9 @@ BENCHMARKS = (
     "verify",
     "dask_workers",
     "overhead",
+    "cohort_report",
     "twins",
+    "self_training",
 )
 
 if __name__ == "__main__":

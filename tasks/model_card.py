@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from models.checkpoint import members, read_metadata
+from tasks.calibration_run import CALIBRATION_TAG
 from tasks.evidence import ABOUT as EVALUATION
 from tasks.evidence import EVALUATE, EVALUATION_TAG, evaluation_runs
 from tasks.model_card_text import CardFacts, card_text, shortened
@@ -23,8 +24,6 @@ from tasks.training_data import ANNOTATED, DATA_LICENCES, data_licences
 
 CARD = "model_card.md"
 """Artifact of the run that made a version, and of the runs that evaluated it."""
-CALIBRATION_TAG = "calibration_run_id"
-"""Tag of a version that names the run of its calibration."""
 SHOWN_LENGTH = 5000
 """What MLflow's database keeps of a description."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 
+from catalog.label_decisions import judge, restore, retract
 from catalog.queries import run_snapshot
 from catalog.splits import TEST
 from datasets_registry.cards import load_card
@@ -29,6 +30,7 @@ from tasks.ingest import ingest_batch, list_source
 from tasks.miniatures import EXTERNAL_COHORT
 from tasks.models import list_models
 from tasks.prediction import trained_classes
+from tasks.pseudo_choice import PseudoChoice
 from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases
 from tasks.settings import Settings
 from tasks.splits import LeakRefused, SplitChoice
@@ -158,7 +160,7 @@ def test_pseudo_labels_say_who_made_them_and_are_not_made_twice(report: FactoryR
     assert set(rows["model_version"]) == {str(report.training.model.version)}
     assert set(rows["mlflow_run_id"]) == {report.training.run_id}
     again = pseudo_label(EXTERNAL_COHORT, CHAMPION, settings)
-    assert again.counts == {"labelled": 0, "unchanged": 1, "failed": 0}
+    assert again.counts == {"labelled": 0, "rejudged": 0, "completed": 0, "unchanged": 1, "failed": 0}
 
 
 def test_hidden_truth_lies_apart_from_what_is_ingested(report: FactoryReport, settings: Settings) -> None:
@@ -249,3 +251,31 @@ def test_fine_tuning_keeps_classes_and_remembers_what_was_seen(report: FactoryRe
     champion = alias_version(CHAMPION, settings)
     assert champion is not None
     assert champion.version == report.training.model.version
+
+
+def test_a_self_training_round_learns_from_the_champions_accepted_masks(
+    report: FactoryReport, settings: Settings
+) -> None:
+    tables = open_workspace(settings).tables
+    (case_id,) = tables.cases(EXTERNAL_COHORT)["case_id"]
+    preset, champion = str(settings.workspace / "preset.yaml"), report.training.model
+    pseudo = PseudoChoice("accepted", (EXTERNAL_COHORT,))
+    judge(tables, case_id, ["liver", "pancreas"], "accepted", who="a reader", why="good")
+    outcome = fine_tune(champion.uri, preset, settings, pseudo=pseudo)
+    assert case_id in training_cases(outcome.model, settings)
+    run = mlflow.get_run(outcome.run_id)
+    assert run.data.tags["pseudo_models"] == champion.uri
+    learnt = mlflow.artifacts.load_dict(f"runs:/{outcome.run_id}/pseudo_labels.json")
+    (entry,) = learnt["annotations"]
+    assert (entry["case_id"], sorted(entry["classes"]), entry["mlflow_run_id"]) == (
+        case_id,
+        ["liver", "pancreas"],
+        report.training.run_id,
+    )
+    assert read_metadata(fetch_checkpoint(outcome.model, settings)).extra["pseudo_models"] == champion.uri
+    # what it learnt from is no test for it any more; and a retracted run is nobody's teacher
+    assert retract(tables, champion.uri, who="a reader", why="no")["case_id"].unique().tolist() == [case_id]
+    with pytest.raises(LookupError, match="no such pseudo-label"):
+        fine_tune(champion.uri, preset, settings, pseudo=pseudo)
+    assert read_status(settings).labels["pancreas"] == {"annotated": 3}
+    restore(tables, champion.uri, who="a reader", why="yes")

@@ -27,7 +27,6 @@ from tasks.evaluate_case import SCORE_COLUMNS, CaseRequest, case_masks
 from tasks.evaluation_run import Evaluation
 from tasks.evaluation_store import EvaluationStore
 from tasks.evidence import read_evidence
-from tasks.prediction import TRAINED_CLASSES
 from tasks.protocol import load_protocol
 from tasks.protocol_case import label_map
 from tasks.registry import (
