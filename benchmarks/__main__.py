@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHMARKS = (
     "nsd",
+    "metrics",
     "head",
     "window",
     "train_step",
@@ -23,6 +24,7 @@ BENCHMARKS = (
     "cohort_report",
     "twins",
     "self_training",
+    "report",
 )
 
 if __name__ == "__main__":

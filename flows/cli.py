@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from flows import (
+    cli_agreement,
     cli_calibrate,
     cli_catalog,
     cli_evaluate,
@@ -64,6 +65,7 @@ app.command()(cli_train.train)
 app.command("cross-validate")(cli_train.cross_validate)
 app.command()(cli_predict.predict)
 app.command()(cli_evaluate.evaluate)
+app.command()(cli_agreement.agreement)
 app.command()(cli_promote.promote)
 app.command()(cli_promote.rollback)
 app.command()(cli_promote.approve)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ _NONE_COUNTED = {"lesions": 0, "lesions_found": 0, "false_lesions": 0, "lesion_s
 def with_every_column(scores: pd.DataFrame) -> pd.DataFrame:
     """Return score rows with the columns of detection, where volumes alone are there: each case is then a patient, what
     was predicted is what was detected, and no single lesion was counted."""
-    filled = {"patient": scores["case_id"], "detected_ml": scores["predicted_ml"], **_NONE_COUNTED}
+    filled: dict[str, Any] = {"patient": scores["case_id"], "detected_ml": scores["predicted_ml"], **_NONE_COUNTED}
     return scores.assign(**{name: value for name, value in filled.items() if name not in scores})
 
 

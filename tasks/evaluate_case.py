@@ -24,6 +24,9 @@ from tasks.workspace import Workspace, open_workspace, row_dicts
 NOT_KNOWN = "not known"
 """Stratum of a case whose row does not say."""
 
+SPACING_FLAG = "spacing_unreliable"
+"""Beginning of the flag of a case whose file states another spacing than the scan had."""
+
 FIGURES = ("dsc", "nsd", "hd95_mm", "asd_mm", "volume_error_ml")
 SCORE_COLUMNS = (
     "case_id",
@@ -211,14 +214,16 @@ def _detected(
 def strata_of(case: Mapping[str, Any]) -> dict[str, Any]:
     """Return what scores are told apart by; `not known` where a `cases` row does not say.
 
-    patient: the split group, which scans of one patient share. slice_mm: distance of the slices of the scan as read.
+    patient: the split group, which scans of one patient share. slice_mm: distance of the slices of the scan as read,
+    NaN where the spacing in its file is known to be wrong.
     """
     affine = np.asarray(case["original_affine"], dtype=float).reshape(4, 4)[:3, :3]
+    wrong = any(str(flag).startswith(SPACING_FLAG) for flag in case["flags"])
     through = int(np.argmax(np.abs(affine[2] / np.linalg.norm(affine, axis=0))))
     return {
         "patient": str(case["split_group"]),
         "role": str(case["role"]),
-        "slice_mm": float(np.linalg.norm(affine[:, through])),
+        "slice_mm": float("nan") if wrong else float(np.linalg.norm(affine[:, through])),
         "contrast": str(case.get("contrast") or NOT_KNOWN),
         "scanner": str(case.get("scanner") or NOT_KNOWN),
     }

@@ -23,7 +23,8 @@ def class_boxes(scores: pd.DataFrame, path: Path) -> Path:
     A class's name says how many cases were scored, and how many were not for truth and prediction were both empty.
     """
     drawn = scores[~scores["known_absent"].astype(bool)]
-    names = [info.name for info in all_classes() if info.name in set(drawn["class_name"])]
+    there = set(drawn["class_name"].unique())
+    names = [info.name for info in all_classes() if info.name in there]
     figure = Figure(figsize=(10, 0.36 * len(names) + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
     for column, (score, title) in enumerate((("dsc", "DSC"), ("nsd", "NSD"))):

@@ -35,12 +35,18 @@ from tasks.pictures import class_scores
 from tasks.prefect_task import as_task
 from tasks.protocol_run import ProtocolResult
 from tasks.provenance import code_version
-from tasks.registry import ModelVersion
+from tasks.registry import ModelVersion, version_tags
 from tasks.report import Picture, markdown_table, write_report
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
 from tasks.tracking import html_table, mlflow_client, tracked_run
 from tasks.training_data import log_data_licences
+
+CALIBRATION_TAG = "calibration_run_id"
+"""Tag of a model version that names the MLflow run of its calibration."""
+
+RELIABILITY = "reliability.png"
+"""Artifact of a calibration's run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +69,8 @@ class Subject:
 
     @property
     def is_of_held_out(self) -> bool:
-        """Whether it is of what the split holds out and of nothing else: what promotion reads."""
-        return self.choice.only is None and set(self.cases["role"]) == {"train"}
+        """Whether it is of all that the split holds out and of nothing else: what promotion reads."""
+        return self.choice.only is None and self.cohorts is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +124,7 @@ def log_evaluation(
     is a part of.
     """
     scores, model = results.scores, subject.model
-    tables = _tables(results, settings, points, other)
+    tables = make_tables(results, settings, points, other)
     if protocol is not None:
         tables |= {"protocol": protocol.table, "protocol_cases": protocol.rows}
     summary = summary_metrics(scores, settings.detection_min_ml)
@@ -164,7 +170,8 @@ def log_evaluation(
         mlflow.log_artifacts(str(folder))
         for picture in overlays:
             mlflow.log_artifact(str(picture.path))
-    if subject.is_of_held_out:
+    # A fold of a cross-validation may be one of some data sets alone; its version is a part of the one to come.
+    if subject.is_of_held_out or parent_run_id is not None:
         mlflow_client(settings).set_model_version_tag(model.name, str(model.version), EVALUATION_TAG, run_id)
     return Evaluation(
         run_id,
@@ -181,9 +188,10 @@ def log_evaluation(
     )
 
 
-def _tables(
+def make_tables(
     results: CohortScores, settings: Settings, points: OperatingPoints | None, other: Other | None
 ) -> dict[str, pd.DataFrame]:
+    """Return every table of an evaluation by name, with its intervals."""
     scores = results.scores
     tables = {
         "classes": class_table(scores),
@@ -249,12 +257,14 @@ def _about(subject: Subject, scores_digest: str, cases_digest: str, settings: Se
 
 
 def _write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Write each table as Parquet and HTML, and those per class as one Markdown text."""
+    """Write each table as Parquet, and those per class as HTML and together as one Markdown text."""
+    per_case = ("lesions", "costs", "protocol_cases")
+    texts = []
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
-        (folder / f"{name}.html").write_text(html_table(shown(table), name), encoding="utf-8")
-    per_case = ("lesions", "costs", "protocol_cases")
-    texts = [f"## {name}\n\n{markdown_table(shown(table))}" for name, table in tables.items() if name not in per_case]
+        if name not in per_case:
+            (folder / f"{name}.html").write_text(html_table(shown(table), name), encoding="utf-8")
+            texts.append(f"## {name}\n\n{markdown_table(shown(table))}")
     (folder / "tables.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
 
 
@@ -281,10 +291,20 @@ def _draw(
         others = evaluations_of_same_cases(cases_digest, settings)
         chart = efficiency_chart(found, organ_dsc, others, name, folder / "efficiency.png")
         pictures.append(Picture(chart, "Mean organ DSC against compute, of models evaluated on the same cases."))
+    pictures += _reliability(subject.model, settings, folder)
     if other is not None:
         chart = comparison_chart(tables["comparison"], name, other.model.uri, folder / "comparison.png")
         pictures.append(Picture(chart, "Difference in DSC with 95 % intervals; filled: p < 0.05 after Holm."))
     return pictures
+
+
+def _reliability(model: ModelVersion, settings: Settings, folder: Path) -> list[Picture]:
+    """Return the plot of the version's calibration, copied to `folder`; nothing where it was never calibrated."""
+    run_id = version_tags(model, settings).get(CALIBRATION_TAG)
+    if run_id is None or not any(item.path == RELIABILITY for item in mlflow_client(settings).list_artifacts(run_id)):
+        return []
+    mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=RELIABILITY, dst_path=str(folder))
+    return [Picture(folder / RELIABILITY, f"DSC expected by the calibration (run {run_id}) against the real one.")]
 
 
 def _facts(subject: Subject, settings: Settings, run_id: str) -> dict[str, str]:

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from datasets_registry.taxonomy import all_classes
 from imaging.bits import Bits
 from tasks.settings import Settings
 
 VERSION = 1
 """Part of every key: raise it when figures, masks or columns change for the same inputs."""
 
-PREDICTION_SETTINGS = ("window_overlap", "predict_precision", "device")
+PREDICTION_SETTINGS = ("window_overlap", "predict_precision", "device", "cleaning")
 SCORE_SETTINGS = ("nsd_tolerance_mm", "lesion_min_ml")
 
 
@@ -53,6 +54,7 @@ def prediction_key(weights: str, case: Mapping[str, Any], settings: Settings) ->
             "weights": weights,
             "case": case["case_id"],
             "ingest_key": case["ingest_key"],
+            "classes": repr(all_classes()),  # with the rules that masks are cleaned by
             **{name: getattr(settings, name) for name in PREDICTION_SETTINGS},
         }
     )

@@ -27,13 +27,13 @@ def class_table(scores: pd.DataFrame) -> pd.DataFrame:
     where truth and prediction are (both NaN), `surfaces` those with distances (neither mask empty), `not_annotated`
     cases of the data set where nobody looked. `cases` = scored + both_empty.
     """
-    return _mean_table(scores[~scores["known_absent"].astype(bool)], scores, ["dataset"])
+    return _mean_table(scores[~scores["known_absent"].astype(bool)], scores, "dataset")
 
 
 def pooled_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Return `class_table` over all data sets together."""
     pooled = scores.assign(dataset="all")
-    return _mean_table(pooled[~pooled["known_absent"].astype(bool)], pooled, ["dataset"]).drop(columns="dataset")
+    return _mean_table(pooled[~pooled["known_absent"].astype(bool)], pooled, "dataset").drop(columns="dataset")
 
 
 def strata_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def strata_table(scores: pd.DataFrame) -> pd.DataFrame:
         stratum = _stratum(scored, kind)
         inside = scored[stratum.notna()].assign(stratum=stratum.dropna())
         if len(inside):
-            table = _mean_table(inside, inside, ["stratum"], figures=("dsc", "nsd"))
+            table = _mean_table(inside, inside, "stratum", figures=("dsc", "nsd"))
             tables.append(table.drop(columns="not_annotated").assign(by=kind))
     if not tables:
         return pd.DataFrame(columns=["by", "stratum", "class_name", "cases", "scored", "both_empty", "dsc", "nsd"])
@@ -77,32 +77,31 @@ def _band(values: pd.Series, edges: Sequence[float], unit: str) -> pd.Series:
     return found.where(values.notna(), NOT_KNOWN)
 
 
-def _mean_table(
-    scored: pd.DataFrame, every: pd.DataFrame, keys: list[str], figures: Sequence[str] = FIGURES
-) -> pd.DataFrame:
-    cases = every.groupby(keys[0])["case_id"].nunique()
+def _mean_table(scored: pd.DataFrame, every: pd.DataFrame, key: str, figures: Sequence[str] = FIGURES) -> pd.DataFrame:
+    cases = every.groupby(key)["case_id"].nunique()
+    scored = scored.assign(patient=pd.factorize(scored["patient"])[0])  # numbers are compared faster than names
     rows = []
-    for (key, name), part in scored.groupby([keys[0], "class_name"]):
+    for (value, name), part in scored.groupby([key, "class_name"]):
         row = {
-            keys[0]: key,
+            key: value,
             "class_name": name,
             "cases": len(part),
             "scored": int(part["dsc"].notna().sum()),
             "both_empty": int(part["dsc"].isna().sum()),
-            "not_annotated": int(cases.loc[str(key)]) - part["case_id"].nunique(),
+            "not_annotated": int(cases.loc[str(value)]) - part["case_id"].nunique(),
         }
         if set(SURFACES) <= set(figures):
             row["surfaces"] = int(part[SURFACES[0]].notna().sum())
-        intervals = bootstrap_means(part[list(figures)].to_numpy(dtype=float), part["patient"].tolist())
+        intervals = bootstrap_means(part[list(figures)].to_numpy(dtype=float), part["patient"].to_numpy())
         for figure, interval in zip(figures, intervals, strict=True):
             row |= {figure: interval.mean, f"{figure}_low": interval.low, f"{figure}_high": interval.high}
         rows.append(row)
     table = pd.DataFrame(rows)
     if table.empty:
-        columns = [keys[0], "class_name", "cases", "scored", "both_empty", "not_annotated", "surfaces"]
+        columns = [key, "class_name", "cases", "scored", "both_empty", "not_annotated", "surfaces"]
         return pd.DataFrame(columns=[*columns, *(f + e for f in figures for e in ("", "_low", "_high"))])
     order = table["class_name"].map(_ORDER)
-    return table.assign(order=order).sort_values([keys[0], "order"]).drop(columns="order").reset_index(drop=True)
+    return table.assign(order=order).sort_values([key, "order"]).drop(columns="order").reset_index(drop=True)
 
 
 def generalisation_table(scores: pd.DataFrame) -> pd.DataFrame:

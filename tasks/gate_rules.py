@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from datasets_registry.nearest import nearest_text
-from datasets_registry.taxonomy import all_classes, class_info
+from datasets_registry.taxonomy import all_classes, class_names
 from datasets_registry.taxonomy_own import Kind
 
 FOLDER = Path(__file__).with_name("gates")
@@ -32,8 +32,8 @@ class Group(_Strict):
     def _has_classes(self) -> Group:
         if not self.kinds and not self.classes:
             raise ValueError(f"group {self.name!r}: no classes, expected `kinds` or `classes`")
-        for name in self.classes:
-            class_info(name)
+        if unknown := sorted(set(self.classes) - set(class_names())):
+            raise ValueError(f"group {self.name!r}: class {unknown[0]!r}, {nearest_text(unknown[0], class_names())}")
         if beyond := {figure: bar for figure, bar in self.bars.items() if not 0 <= bar <= 1}:
             raise ValueError(f"group {self.name!r}: bars {beyond}, expected 0 to 1")
         return self

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from datasets_registry.cards import load_card
 from datasets_registry.layouts import CaseFiles, raw_digest, reader_for
 from datasets_registry.taxonomy import class_info
-from imaging.bits import Bits, get_channel
+from imaging.bits import Bits
+from imaging.layers import paint
 from imaging.metrics import score_masks
 from imaging.nifti import write_nifti
 from imaging.resample import Grid
@@ -47,20 +48,17 @@ class ProtocolRequest:
     scored: bool
 
 
-def paint(bits: Bits, protocol: Protocol) -> NDArray[np.uint8]:
+def painted(bits: Bits, protocol: Protocol) -> NDArray[Any]:
     """Return the label map (X, Y, Z) of a challenge from class bits: values in order, a higher one on top."""
-    label = np.zeros(bits.shape[1:], dtype=np.uint8)
-    for value, meaning in sorted(protocol.labels.items()):
-        for name in meaning.classes:
-            label[get_channel(bits, class_info(name).channel)] = value
-    return label
+    order = sorted(protocol.labels.items())
+    return paint(bits, {class_info(name).channel: value for value, label in order for name in label.classes})
 
 
 def label_map(bits: Bits, case: Mapping[str, Any], protocol: Protocol) -> Volume:
     """Return the label map of a case on the grid its scan was read on; bits (W, X, Y, Z) lie on the lake grid."""
     grid = original_grid(dict(case))
     affine = np.asarray(case["affine"], dtype=float).reshape(4, 4)
-    return Volume(paint(resample_masks(bits, affine, grid), protocol), grid.affine)
+    return Volume(painted(resample_masks(bits, affine, grid), protocol), grid.affine)
 
 
 def evaluate_protocol_case(request: ProtocolRequest, settings: Settings) -> list[dict[str, Any]]:
@@ -70,6 +68,8 @@ def evaluate_protocol_case(request: ProtocolRequest, settings: Settings) -> list
     evaluation. Raises ValueError where the raw files are not those of the case.
     """
     case, protocol = request.case.case, request.protocol
+    if request.raw is not None:
+        _require_same(request.raw, case)
     masks_key = prediction_key(request.case.weights, case, settings)
     store = EvaluationStore(settings)
     predicted: Volume | None = None
@@ -103,13 +103,16 @@ def evaluate_protocol_case(request: ProtocolRequest, settings: Settings) -> list
     return rows
 
 
-def _raw_label(files: CaseFiles, case: Mapping[str, Any], protocol: Protocol) -> Volume:
-    """Return the label map of a case as its data set ships it."""
+def _require_same(files: CaseFiles, case: Mapping[str, Any]) -> None:
     if raw_digest(files) != case["raw_sha256"]:
         raise ValueError(
             f"{case['case_id']}: its raw files differ from those ingested (SHA-256 {str(case['raw_sha256'])[:12]} "
             "expected); give the folder it was ingested from with --raw, or ingest it again"
         )
+
+
+def _raw_label(files: CaseFiles, case: Mapping[str, Any], protocol: Protocol) -> Volume:
+    """Return the label map of a case as its data set ships it."""
     card = load_card(protocol.dataset)
     read = reader_for(card).read_case(files, card)
     grid = original_grid(dict(case))

@@ -7,10 +7,8 @@ where all values are equal, and can be worked out by hand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,7 +53,7 @@ class Comparison:
 
 
 def bootstrap_mean(
-    values: ArrayLike, groups: Sequence[Any] | None = None, *, seed: int = SEED, resamples: int = RESAMPLES
+    values: ArrayLike, groups: ArrayLike | None = None, *, seed: int = SEED, resamples: int = RESAMPLES
 ) -> Interval:
     """Return the mean of the values that are not NaN, and its 95 % percentile interval over resampled patients.
 
@@ -66,7 +64,7 @@ def bootstrap_mean(
 
 
 def bootstrap_means(
-    values: ArrayLike, groups: Sequence[Any] | None = None, *, seed: int = SEED, resamples: int = RESAMPLES
+    values: ArrayLike, groups: ArrayLike | None = None, *, seed: int = SEED, resamples: int = RESAMPLES
 ) -> list[Interval]:
     """Return `bootstrap_mean` of each column of values (n, M), at the cost of little more than one."""
     return [interval for interval, _ in _mean_intervals(*_per_patient(values, groups), seed, resamples)]
@@ -75,7 +73,7 @@ def bootstrap_means(
 def bootstrap_ratio(
     parts: ArrayLike,
     wholes: ArrayLike,
-    groups: Sequence[Any] | None = None,
+    groups: ArrayLike | None = None,
     *,
     seed: int = SEED,
     resamples: int = RESAMPLES,
@@ -90,7 +88,7 @@ def bootstrap_ratio(
 
 
 def bootstrap_mean_of_means(
-    values: ArrayLike, groups: Sequence[Any] | None = None, *, seed: int = SEED, resamples: int = RESAMPLES
+    values: ArrayLike, groups: ArrayLike | None = None, *, seed: int = SEED, resamples: int = RESAMPLES
 ) -> Interval:
     """Return the mean of the columns' means of values (n, M), with its 95 % interval over resampled patients.
 
@@ -117,7 +115,7 @@ def bootstrap_mean_of_means(
 def paired_comparison(
     a: ArrayLike,
     b: ArrayLike,
-    groups: Sequence[Any] | None = None,
+    groups: ArrayLike | None = None,
     *,
     seed: int = SEED,
     resamples: int = RESAMPLES,
@@ -138,7 +136,7 @@ def paired_comparison(
 def bootstrap_auc(
     scores: ArrayLike,
     positive: ArrayLike,
-    groups: Sequence[Any] | None = None,
+    groups: ArrayLike | None = None,
     *,
     seed: int = SEED,
     resamples: int = RESAMPLES,
@@ -150,7 +148,7 @@ def bootstrap_auc(
     and among the negative apart, so that no resample lacks one of them. n: patients.
     """
     given, truth = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
-    codes = np.arange(len(given)) if groups is None else pd.factorize(np.asarray(groups, dtype=object))[0]
+    codes = np.arange(len(given)) if groups is None else pd.factorize(np.asarray(groups))[0]
     kept = np.isfinite(given)
     given, truth, codes = given[kept], truth[kept], codes[kept]
     patients = len(np.unique(codes))
@@ -193,10 +191,10 @@ def _nothing(n: int) -> Interval:
     return Interval(nan, nan, nan, n)
 
 
-def _per_patient(values: ArrayLike, groups: Sequence[Any] | None) -> tuple[Floats, Floats]:
+def _per_patient(values: ArrayLike, groups: ArrayLike | None) -> tuple[Floats, Floats]:
     """Return the sums and the counts of the values that are not NaN, (patients, M) each."""
     given = np.asarray(values, dtype=float)
-    codes = np.arange(len(given)) if groups is None else pd.factorize(np.asarray(groups, dtype=object))[0]
+    codes = np.arange(len(given)) if groups is None else pd.factorize(np.asarray(groups))[0]
     if len(codes) != len(given):
         raise ValueError(f"{len(given)} values of {len(codes)} groups: expected one group a value")
     patients = int(codes.max()) + 1 if len(codes) else 0
@@ -240,7 +238,9 @@ def _times_drawn(patients: int, seed: int, resamples: int) -> Floats:
 
     The draws depend on the number of patients alone, so that classes scored in as many patients share them.
     """
-    drawn = np.random.default_rng(seed).integers(patients, size=(resamples, patients))
-    flat = (drawn + np.arange(resamples)[:, None] * patients).ravel()
-    times = np.bincount(flat, minlength=resamples * patients).reshape(resamples, patients)
-    return times.astype(np.float64)
+    kind = np.uint16 if patients < 2**16 else np.int64
+    drawn = np.random.default_rng(seed).integers(patients, size=(resamples, patients), dtype=kind)
+    times = np.empty((resamples, patients))
+    for row, picks in zip(times, drawn, strict=True):
+        row[:] = np.bincount(picks, minlength=patients)
+    return times

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import edt
@@ -11,13 +13,20 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from imaging.metrics.surface import Lattice, Shape, Spacing
+from imaging.threads import case_threads
 
 MOST_STEPS = 1000
 """Neighbours looked at one by one around each element, nearest first: 6 lattice points away where spacing is even."""
 LOOKS_PER_CORNER = 4
 """Looks at neighbours, per corner of the lattice, after which a distance transform of what is left costs less."""
+CORNERS_PER_SEARCH = 1000
+"""Corners that the distance transform does in the time in which a tree finds the nearest of one far element."""
+LARGE = 2**23
+"""Corners of a box above which one transform at a time has all threads: it takes about 10 bytes a corner."""
 TRANSFORM_ERROR = 1e-5
 """Bound of the relative error of the distance transform, which works in float32 (measured: under 1e-6)."""
+
+_one_large_transform = Lock()
 
 
 def nearest_mm(
@@ -30,17 +39,23 @@ def nearest_mm(
 ) -> NDArray[np.float64]:
     """Return the distance in mm from each of `places` to the nearest of `others`, both flat positions in the lattice.
 
-    Exact in float64 up to some lattice points away, and where a distance could be taken for another side of
-    `exact_mm`; elsewhere to a relative 1e-6. limit_mm: distances above are of no interest and may be inf.
+    Exact in float64 up to some lattice points away, where few elements are farther, and where a distance could be
+    taken for another side of `exact_mm`; elsewhere to a relative 1e-6. limit_mm: distances above are of no interest
+    and may be inf.
     others: at least one.
     """
     near, left = _look_around(places, others, lattice, limit_mm)
-    if len(left):
-        near[left] = _transformed(places[left], others, lattice)
-        if exact_mm is not None:
-            unsure = left[np.abs(near[left] - exact_mm) <= TRANSFORM_ERROR * exact_mm]
-            if len(unsure):
-                near[unsure] = _by_tree(places[unsure], others, lattice)
+    if not len(left):
+        return near
+    low, high = _part_that_matters(places[left], others, lattice)
+    if len(left) * CORNERS_PER_SEARCH <= np.prod(high - low):
+        near[left] = _by_tree(places[left], others, lattice)
+        return near
+    near[left] = _transformed(places[left], others, lattice, low, high)
+    if exact_mm is not None:
+        unsure = left[np.abs(near[left] - exact_mm) <= TRANSFORM_ERROR * exact_mm]
+        if len(unsure):
+            near[unsure] = _by_tree(places[unsure], others, lattice)
     return near
 
 
@@ -94,23 +109,39 @@ def _repad(
     return moved
 
 
-def _transformed(places: NDArray[np.intp], others: NDArray[np.intp], lattice: Lattice) -> NDArray[np.float64]:
-    """Return the distances read from a distance transform of the part of the lattice that can matter."""
+def _part_that_matters(
+    places: NDArray[np.intp], others: NDArray[np.intp], lattice: Lattice
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the first and the last (exclusive) corner of the box that holds `places` and the nearest to each."""
     here = np.stack(np.unravel_index(places, lattice.shape))  # (3, n)
     there = np.stack(np.unravel_index(others, lattice.shape))
-    spacing = np.array(lattice.spacing_mm)
     low, high = here.min(axis=1), here.max(axis=1)
     middle = (low + high) // 2
     # no element is farther from the others than the middle is, plus its way to the middle
     farthest = _length_mm((there - middle[:, None]).T, lattice.spacing_mm).min()
     farthest += _length_mm((high - low + 1)[None], lattice.spacing_mm)[0]
-    grown = np.ceil(farthest / spacing).astype(np.intp)
-    low, high = np.maximum(low - grown, 0), np.minimum(high + grown + 1, lattice.shape)
-    inside = np.all((there >= low[:, None]) & (there < high[:, None]), axis=0)
-    free = np.ones(high - low, dtype=np.uint8)
-    free[tuple(there[:, inside] - low[:, None])] = 0
-    distance = edt.edt(free, anisotropy=lattice.spacing_mm, parallel=1)
-    found: NDArray[np.float64] = distance[tuple(here - low[:, None])].astype(np.float64)
+    grown = np.ceil(farthest / np.array(lattice.spacing_mm)).astype(np.intp)
+    return np.maximum(low - grown, 0), np.minimum(high + grown + 1, lattice.shape)
+
+
+def _transformed(
+    places: NDArray[np.intp],
+    others: NDArray[np.intp],
+    lattice: Lattice,
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """Return the distances read from a distance transform of a box of the lattice."""
+    here = np.stack(np.unravel_index(places, lattice.shape)) - low[:, None]
+    there = np.stack(np.unravel_index(others, lattice.shape)) - low[:, None]
+    there = there[:, np.all((there >= 0) & (there < (high - low)[:, None]), axis=0)]
+    large = bool(np.prod(high - low) > LARGE)
+    with _one_large_transform if large else nullcontext():
+        free = np.ones(high - low, dtype=np.uint8)
+        free[tuple(there)] = 0
+        threads = case_threads() if large else 1
+        distance = edt.edt(free, anisotropy=lattice.spacing_mm, parallel=threads)
+        found: NDArray[np.float64] = distance[tuple(here)].astype(np.float64)
     return found
 
 

@@ -24,8 +24,8 @@ from imaging.threads import case_threads
 
 NAN = float("nan")
 HD_SHARE = 0.95
-SAME_SHARE = 1e-6
-"""Shares of area closer than this are one: areas are known to 7 digits."""
+SAME_SHARE = 1e-9
+"""Shares of area closer than this are one: adding areas up in another order changes the last digits."""
 
 
 @dataclass(frozen=True)

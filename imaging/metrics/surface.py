@@ -54,7 +54,7 @@ def surfaces(a: Part, b: Part, spacing_mm: Spacing) -> tuple[Surface, Surface, L
     low = [min(a.box[axis], b.box[axis]) for axis in axes]
     high = [max(a.box[axis + 3], b.box[axis + 3]) for axis in axes]
     shape = (high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1)
-    areas = _areas_by_code((float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])), axes)
+    areas = areas_by_code((float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])), axes)
     found = [_elements(part, axes, low, shape, areas) for part in (a, b)]
     ordered = (float(spacing_mm[axes[0]]), float(spacing_mm[axes[1]]), float(spacing_mm[axes[2]]))
     return found[0], found[1], Lattice(shape, ordered)
@@ -92,18 +92,35 @@ def _neighbour_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=64)
-def _areas_by_code(spacing_mm: Spacing, axes: Axes) -> NDArray[np.float64]:
+def areas_by_code(spacing_mm: Spacing, axes: Axes = (0, 1, 2)) -> NDArray[np.float64]:
     """Return the area in mm2 of the surface element of each of the 256 neighbour codes of a mask with axes in `axes`.
 
-    spacing_mm: X Y Z.
+    spacing_mm: X Y Z. Same areas as the surface-distance package has.
     """
-    # MONAI brings torch with it and takes seconds to import; only surface metrics need its table
-    from monai.metrics.utils import get_code_to_measure_table
-
-    table, _ = get_code_to_measure_table(spacing_mm)
-    # the table knows codes by X, Y, Z: the corners of each code are put back in that order
+    x, y, z = spacing_mm
+    areas: NDArray[np.float64] = np.linalg.norm(_area_vectors() * (y * z, x * z, x * y), axis=2).sum(axis=1)
+    # the vectors know codes by X, Y, Z: the corners of each code are put back in that order
     corners = ((np.arange(256)[:, None] >> np.arange(7, -1, -1)) & 1).reshape(256, 2, 2, 2)
     straight = corners.transpose(0, *(1 + int(place) for place in np.argsort(axes)))
-    codes = straight.reshape(256, 8) @ (1 << np.arange(7, -1, -1))
-    areas: NDArray[np.float64] = np.asarray(table.numpy(), dtype=np.float64)[codes]
-    return areas
+    codes: NDArray[np.intp] = straight.reshape(256, 8) @ (1 << np.arange(7, -1, -1))
+    return areas[codes]
+
+
+@lru_cache(maxsize=1)
+def _area_vectors() -> NDArray[np.float64]:
+    """Return the normals of the triangles of each neighbour code, as long as their areas at unit spacing, (256, 5, 3).
+
+    Lorensen's marching cubes, which has at most 5 triangles. Where a code is ambiguous it differs from its complement;
+    the surface is then that of the fewer corners, as in the table of surface-distance.
+    """
+    from skimage.measure import marching_cubes  # brings pieces of scikit-image that only surface metrics need
+
+    vectors = np.zeros((256, 5, 3))
+    for code in range(1, 255):
+        corners = ((code >> np.arange(7, -1, -1)) & 1).reshape(2, 2, 2)
+        if corners.sum() > 4:
+            corners = 1 - corners
+        vertices, faces, _, _ = marching_cubes(corners.astype(float), 0.5, method="lorensen")
+        one, two, three = (vertices[faces[:, corner]].astype(np.float64) for corner in range(3))
+        vectors[code, : len(faces)] = np.cross(two - one, three - one) / 2
+    return vectors

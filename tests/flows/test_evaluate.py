@@ -24,6 +24,7 @@ from imaging.metrics import dice
 from models.settings import ModelSettings
 from tasks.evaluate import evaluate_cases
 from tasks.evaluate_case import SCORE_COLUMNS, CaseRequest, case_masks
+from tasks.evaluation_points import points_of_run
 from tasks.evaluation_run import Evaluation
 from tasks.evaluation_store import EvaluationStore
 from tasks.evidence import read_evidence
@@ -34,11 +35,12 @@ from tasks.registry import (
     ModelVersion,
     checkpoint_digest,
     fetch_checkpoint,
+    model_version,
     register_checkpoint,
     version_tags,
 )
 from tasks.settings import Settings
-from tasks.splits import LeakRefused, SplitChoice
+from tasks.splits import LeakRefused, ScoringCases, SplitChoice
 from tasks.tracking import mlflow_client, tracked_run
 from tasks.workspace import open_workspace, row_dicts
 
@@ -68,7 +70,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         threads=1,
     )
     with prefect_api(chosen):
-        ingest_miniatures(["msd_liver", "chaos_ct", "ircadb_01"], chosen, cases=3)
+        ingest_miniatures(["msd_liver", "chaos_ct", "ircadb_01"], chosen, cases=2)
         yield chosen
 
 
@@ -101,7 +103,7 @@ def test_promotion_can_trust_the_files(
     found = read_evidence(evaluation.run_id, versions[0], open_workspace(settings))
     assert tuple(found.scores.columns) == SCORE_COLUMNS
     assert found.about["weights_sha256"] == checkpoint_digest(fetch_checkpoint(versions[0], settings))
-    assert found.about["datasets"] == {"chaos_ct": 3, "ircadb_01": 3, "msd_liver": 3}
+    assert found.about["datasets"] == {"chaos_ct": 2, "ircadb_01": 2, "msd_liver": 2}
     assert found.about["model"] == {"name": "universal", "version": versions[0].version}
     ids = "\n".join(sorted(found.scores["case_id"].unique()))
     assert found.about["case_ids_sha256"] == hashlib.sha256(ids.encode()).hexdigest()
@@ -121,6 +123,13 @@ def test_a_case_is_scored_where_annotators_looked(report: EvaluateReport, settin
     assert chaos[chaos["known_absent"]]["dsc"].isna().all()
 
 
+def test_a_spacing_that_is_known_to_be_wrong_is_no_stratum(report: EvaluateReport) -> None:
+    scores = pd.read_parquet(artifact(report.evaluation, "scores.parquet")).drop_duplicates("case_id")
+    slices = scores.set_index("case_id")["slice_mm"]
+    assert np.isnan(slices["msd_liver/28"])  # one of the scans whose header lost its spacing
+    assert slices["msd_liver/0"] > 1.0
+
+
 def test_either_tumour_class_finds_a_liver_tumour(report: EvaluateReport, settings: Settings) -> None:
     scores = pd.read_parquet(artifact(report.evaluation, "scores.parquet"))
     row = scores[(scores["case_id"] == "msd_liver/0") & (scores["class_name"] == "liver_tumor")].iloc[0]
@@ -135,8 +144,6 @@ def test_either_tumour_class_finds_a_liver_tumour(report: EvaluateReport, settin
 
 
 def request_of(case: dict[str, object], settings: Settings) -> CaseRequest:
-    from tasks.registry import model_version
-
     path = fetch_checkpoint(model_version("1", settings), settings)
     return CaseRequest(case, path, checkpoint_digest(path))
 
@@ -144,8 +151,9 @@ def request_of(case: dict[str, object], settings: Settings) -> CaseRequest:
 def test_the_run_shows_tables_pictures_and_steady_metric_names(report: EvaluateReport, settings: Settings) -> None:
     client, run_id = mlflow_client(settings), report.evaluation.run_id
     names = {item.path for item in client.list_artifacts(run_id)}
-    for table in ("classes", "detection", "generalisation", "strata", "comparison", "lesions"):
+    for table in ("classes", "detection", "generalisation", "strata", "comparison"):
         assert {f"{table}.parquet", f"{table}.html"} <= names
+    assert {"lesions.parquet", "costs.parquet"} <= names
     assert {
         "tables.md",
         "report.html",
@@ -173,8 +181,26 @@ def test_only_held_out_cases_are_named_by_the_version(
 def test_two_models_are_compared_on_the_same_cases(report: EvaluateReport) -> None:
     assert report.evaluation.comparison is not None
     table = report.evaluation.comparison.set_index("class_name")
-    assert table.loc["liver", "scored"] == 9
+    assert table.loc["liver", "scored"] == 6
     assert table.loc["liver", "a"] == pytest.approx(table.loc["liver", "b"] + table.loc["liver", "difference"])
+
+
+def test_operating_points_come_from_other_patients_of_the_same_weights(
+    report: EvaluateReport, settings: Settings
+) -> None:
+    weights = request_of({}, settings).weights
+    cases = open_workspace(settings).tables.cases()
+    elsewhere = ScoringCases(cases.assign(split_group="somebody else"), ())
+    run_id = report.evaluation.run_id
+    found = points_of_run(run_id, weights, elsewhere, settings)
+    detection = report.evaluation.detection.set_index("class_name")
+    assert found.limits["liver_tumor"] == detection.loc["liver_tumor", "chosen_min_ml"]
+    assert detection.loc["liver_tumor", "chosen_on"] == "these cases (optimistic)"
+    assert found.chosen_on == f"run {run_id}"
+    with pytest.raises(ValueError, match="of its patients are scored now"):
+        points_of_run(run_id, weights, ScoringCases(cases, ()), settings)
+    with pytest.raises(ValueError, match="chosen for weights"):
+        points_of_run(run_id, "0" * 64, elsewhere, settings)
 
 
 def test_a_killed_evaluation_goes_on_and_another_model_begins_anew(

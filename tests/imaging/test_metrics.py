@@ -89,11 +89,13 @@ def test_tolerance_equal_to_a_distance_counts_as_in_the_package(
 
 @pytest.mark.parametrize("tolerance", [0.0, 2.5, 7.5, 10.0])
 def test_where_distances_come_from_does_not_matter(monkeypatch: pytest.MonkeyPatch, tolerance: float) -> None:
-    # steps around each element, the distance transform for the rest, a tree where that could fall on another side
+    # steps around each element; the distance transform, and a tree where that is unsure; a tree for all
     rng = np.random.default_rng(5)
     pairs = [(rng.random((9, 8, 7)) < 0.01, rng.random((9, 8, 7)) < 0.01) for _ in range(10)]
     stepped = [surface_dice(a, b, (0.7, 1.0, 2.5), tolerance) for a, b in pairs]
     monkeypatch.setattr(distances, "LOOKS_PER_CORNER", 0)
+    assert [surface_dice(a, b, (0.7, 1.0, 2.5), tolerance) for a, b in pairs] == pytest.approx(stepped, abs=1e-12)
+    monkeypatch.setattr(distances, "CORNERS_PER_SEARCH", 0)
     assert [surface_dice(a, b, (0.7, 1.0, 2.5), tolerance) for a, b in pairs] == pytest.approx(stepped, abs=1e-12)
 
 

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 from numpy.typing import NDArray
+from surface_distance import lookup_tables
 
 from imaging.bits import empty_bits, pack, set_channel
-from imaging.metrics import MaskScores, Overlap, distances, overlap_bits, score_bits, score_masks, surface_dice
+from imaging.metrics import Overlap, distances, overlap_bits, score_bits, score_masks, surface_dice
+from imaging.metrics.surface import areas_by_code
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:surface_distance"),
@@ -59,7 +61,7 @@ def channel_first(mask: Mask) -> torch.Tensor:
 def test_two_single_voxels_by_hand() -> None:
     # 8 equal surface elements each, at the voxels' corners; along z the near 4 are 5 mm apart, the far 4 are 10 mm
     a, b = block((5, 5, 3), (6, 6, 4)), block((5, 5, 5), (6, 6, 6))
-    assert score_masks(a, b, SPACING, 5.0) == MaskScores(0.0, 0.5, 10.0, 7.5, 0.0, 0.01, 0.01)
+    assert astuple(score_masks(a, b, SPACING, 5.0)) == pytest.approx((0.0, 0.5, 10.0, 7.5, 0.0, 0.01, 0.01))
     # MONAI measures from the centre of one edge voxel to that of the other
     edges = (channel_first(b), channel_first(a))
     assert float(compute_hausdorff_distance(*edges, percentile=95, spacing=SPACING)) == 10.0
@@ -105,6 +107,13 @@ def test_only_the_classes_asked_for_are_scored() -> None:
     scores = score_bits(bits, other, (1, 7), SPACING, 1.0)
     assert (scores[1].dsc, scores[1].nsd, scores[1].hd95_mm, scores[1].asd_mm) == (1.0, 1.0, 0.0, 0.0)
     assert math.isnan(scores[7].dsc)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(*[st.floats(0.3, 6.0)] * 3))
+def test_every_neighbour_code_has_the_area_of_the_package(spacing: tuple[float, float, float]) -> None:
+    expected = lookup_tables.create_table_neighbour_code_to_surface_area(spacing)
+    assert areas_by_code(spacing) == pytest.approx(expected, rel=1e-12)
 
 
 CASES = st.tuples(

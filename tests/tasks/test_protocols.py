@@ -12,7 +12,7 @@ import yaml
 from datasets_registry.taxonomy import class_info
 from imaging.bits import empty_bits, set_channel
 from tasks.protocol import FOLDER, list_protocols, load_protocol, read_protocol
-from tasks.protocol_case import label_map, paint
+from tasks.protocol_case import label_map, painted
 from tasks.protocol_run import protocol_table
 
 NAN = float("nan")
@@ -68,8 +68,8 @@ def test_a_tumour_is_painted_over_its_organ() -> None:
         mask = np.zeros((4, 1, 1), dtype=bool)
         mask[voxels] = True
         set_channel(bits, class_info(name).channel, mask)
-    assert paint(bits, load_protocol("msd_liver")).ravel().tolist() == [1, 1, 2, 0]
-    assert paint(bits, load_protocol("btcv")).ravel().tolist() == [6, 6, 6, 1]
+    assert painted(bits, load_protocol("msd_liver")).ravel().tolist() == [1, 1, 2, 0]
+    assert painted(bits, load_protocol("btcv")).ravel().tolist() == [6, 6, 6, 1]
 
 
 def test_a_label_map_lies_on_the_grid_the_scan_was_read_on() -> None:
