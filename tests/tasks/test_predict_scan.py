@@ -19,12 +19,12 @@ from flows.cli import app
 from imaging.bits import Bits, get_channel
 from imaging.dicom_write import write_series
 from imaging.errors import BadInput
+from imaging.layers import paint
 from imaging.nifti import write_nifti
 from imaging.sides import body_midline_x
 from imaging.volume import Volume
 from models.infer import Prediction, predict_bits
 from models.postprocess import clean
-from tasks.export import multi_label
 from tasks.ingest import ingest_batch, list_source
 from tasks.predict import PredictOutcome, PredictRequest, predict_scan
 from tasks.prediction import predict_case
@@ -58,7 +58,8 @@ def expected(image: Volume, weights: Path) -> np.ndarray:
     from models.checkpoint import load_model
 
     found = predict_bits(*load_model(weights), image.array)
-    labels = multi_label(_cleaned(found, image, MODEL.classes), MODEL.classes)
+    values = {class_info(name).channel: class_info(name).index for name in ("spleen", "liver")}
+    labels = paint(_cleaned(found, image, MODEL.classes), values)
     assert {6, 1} <= set(np.unique(labels))
     return labels
 
