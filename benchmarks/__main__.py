@@ -15,6 +15,7 @@ BENCHMARKS = (
     "patch",
     "loader",
     "harmonise",
+    "export",
     "catalog",
     "verify",
     "dask_workers",

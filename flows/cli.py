@@ -12,6 +12,7 @@ import typer
 
 from flows import (
     cli_catalog,
+    cli_export,
     cli_fetch,
     cli_inspect,
     cli_labels,
@@ -57,6 +58,7 @@ app.command()(cli_fetch.fetch)
 app.command()(cli_train.train)
 app.command("cross-validate")(cli_train.cross_validate)
 app.command()(cli_predict.predict)
+app.command()(cli_export.export)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")

@@ -35,6 +35,7 @@ class SegmentName:
     """One segment. number: its pixel value. label: free text. colour: "#rrggbb".
 
     category, type: what it is (PS3.3 C.8.20.4). modifier: its side. regions: where a finding lies.
+    algorithm: name and version of the model that drew it; None where people did.
     """
 
     number: int
@@ -44,13 +45,6 @@ class SegmentName:
     type: CodedConcept
     modifier: CodedConcept | None = None
     regions: tuple[CodedConcept, ...] = ()
-
-
-@dataclass(frozen=True)
-class Maker:
-    """Who made a label: the software, and the algorithm with its version; None where people drew it."""
-
-    software_version: str
     algorithm: tuple[str, str] | None = None
 
 
@@ -59,8 +53,8 @@ def write_segmentation(
     label: NDArray[Any],
     segments: Sequence[SegmentName],
     source: SourceSeries,
-    maker: Maker,
     *,
+    software_version: str,
     description: str = "",
     number: int = 1,
 ) -> None:
@@ -76,20 +70,20 @@ def write_segmentation(
     if unnamed := sorted(set(np.unique(label).tolist()) - named - {0}):
         raise ValueError(f"label values {unnamed[:10]} without a segment; name them, or leave them out")
     planes = frame_order(source, np.ascontiguousarray(label.transpose(2, 1, 0)))  # (slices, rows, columns)
-    series_uid, instance_uid = _uids(planes, segments, source, maker, number)
+    series_uid, instance_uid = _uids(planes, segments, source, number)
     present = [segment for segment in segments if bool((label == segment.number).any())] or list(segments)
     seg = hd.seg.Segmentation(
         source_images=list(source.headers),
         pixel_array=planes,
         segmentation_type=hd.seg.SegmentationTypeValues.LABELMAP,
-        segment_descriptions=[_description(segment, maker) for segment in present],
+        segment_descriptions=[_description(segment) for segment in present],
         series_instance_uid=series_uid,
         series_number=900,
         sop_instance_uid=instance_uid,
         instance_number=number,
         manufacturer="CT label factory",
         manufacturer_model_name="ctfactory",
-        software_versions=maker.software_version,
+        software_versions=software_version,
         device_serial_number="none",
         content_description=description[:64] or None,
         content_label="SEGMENTATION",
@@ -100,8 +94,8 @@ def write_segmentation(
     seg.save_as(path)
 
 
-def _description(segment: SegmentName, maker: Maker) -> Any:
-    algorithm = maker.algorithm
+def _description(segment: SegmentName) -> Any:
+    algorithm = segment.algorithm
     described = hd.seg.SegmentDescription(
         segment_number=segment.number,
         segment_label=segment.label[:64],
@@ -127,10 +121,8 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)
 
 
-def _uids(
-    planes: NDArray[Any], segments: Sequence[SegmentName], source: SourceSeries, maker: Maker, number: int
-) -> tuple[str, str]:
+def _uids(planes: NDArray[Any], segments: Sequence[SegmentName], source: SourceSeries, number: int) -> tuple[str, str]:
     """Return UIDs of series and instance, made from what is written; all label maps of one making share the series."""
-    of_series = [str(source.headers[0].SeriesInstanceUID), "SEG", repr(maker)]
+    of_series = [str(source.headers[0].SeriesInstanceUID), "SEG", repr([segment.algorithm for segment in segments])]
     content = [*of_series, hashlib.sha256(planes.tobytes()).hexdigest(), repr(list(segments)), str(number)]
     return str(generate_uid(entropy_srcs=of_series)), str(generate_uid(entropy_srcs=content))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-CARET_CODE = 30
-"""Code of NIfTI extensions that hold CARET XML, of which the label table is one part (nifti1.h)."""
+EXTENSION_CODE = 0
+"""Code of the NIfTI extension with the label table. CARET's own is 30, whose content nibabel (5.4) cannot give; under 0
+both nibabel and the reader of TotalSegmentator's multi-label files find it."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,11 @@ def caret_label_table(entries: Sequence[LabelEntry]) -> bytes:
     table = ElementTree.SubElement(volume, "LabelTable")
     for entry in entries:
         red, green, blue = (f"{part / 255:.6f}" for part in entry.rgb)
-        label = ElementTree.SubElement(
-            table, "Label", Key=str(entry.value), Red=red, Green=green, Blue=blue, Alpha="1"
-        )
+        label = ElementTree.SubElement(table, "Label", Key=str(entry.value), Red=red, Green=green, Blue=blue, Alpha="1")
         label.text = entry.name
     ElementTree.SubElement(volume, "VolumeType").text = "Label"
-    return ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
+    xml: bytes = ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
+    return xml
 
 
 def itksnap_table(entries: Sequence[LabelEntry]) -> str:

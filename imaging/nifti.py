@@ -16,7 +16,7 @@ from isal import igzip
 from numpy.typing import NDArray
 
 from imaging.errors import BadInput
-from imaging.label_table import CARET_CODE, LabelEntry, caret_label_table
+from imaging.label_table import EXTENSION_CODE, LabelEntry, caret_label_table
 from imaging.nifti_bytes import VoxelStream, open_stream
 from imaging.resample import shear_degrees
 from imaging.volume import Affine, Step, Volume
@@ -69,7 +69,7 @@ def read_nifti(
 def write_nifti(volume: Volume, path: Path, labels: Sequence[LabelEntry] = ()) -> None:
     """Write a volume as .nii or .nii.gz with its dtype as given (bool as uint8), aside first and then moved into place.
 
-    labels: names and colours of the values, kept in the header as a label table (a CARET extension; intent LABEL).
+    labels: names and colours of the values, kept in the header as a label table (an extension; intent LABEL).
     sform and qform both hold the affine; qform is left out (code 0) when the affine is sheared, which it cannot hold.
     The same volume gives the same bytes. Raises ValueError for a dtype NIfTI readers do not share.
     """
@@ -111,7 +111,7 @@ def _label_extension(labels: Sequence[LabelEntry]) -> bytes:
         return b"\0\0\0\0"
     xml = caret_label_table(labels)
     size = -(-(len(xml) + 8) // 16) * 16
-    return b"\1\0\0\0" + struct.pack("<ii", size, CARET_CODE) + xml.ljust(size - 8, b"\0")
+    return b"\1\0\0\0" + struct.pack("<ii", size, EXTENSION_CODE) + xml.ljust(size - 8, b"\0")
 
 
 def _write_parts(target: Any, header: Any, extension: bytes, array: NDArray[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -103,24 +103,20 @@ def _resampled(
         part = (reach[0], reach[1], start, reach[3], reach[4], min(start + planes, reach[5]))
         shape = (part[3] - part[0], part[4] - part[1], part[5] - part[2])
         matrix = index_map(affine, _moved(grid.affine, np.array(part[:3])))
-        yield box_slices(part), _mask_at(inner, shares, lambda f, m=matrix, s=shape: f(m, s))
+        yield box_slices(part), _mask_at(inner, shares, matrix, shape)
 
 
 def _mask_at(
-    inner: NDArray[np.bool_],
-    shares: NDArray[np.float32] | None,
-    at: Callable[[Callable[[Affine, tuple[int, int, int]], NDArray[Any]]], NDArray[Any]],
+    inner: NDArray[np.bool_], shares: NDArray[np.float32] | None, matrix: Affine, shape: tuple[int, int, int]
 ) -> NDArray[np.bool_]:
-    def nearest(matrix: Affine, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-        return interpolate_nearest(inner, matrix, shape)
-
+    """Return the mask on a part of the target; matrix: from its index to that of the cropped mask."""
     if shares is None:
-        return at(nearest)
-    values = at(lambda matrix, shape: interpolate_linear(shares, matrix, shape, 0.0))
+        return interpolate_nearest(inner, matrix, shape)
+    values = interpolate_linear(shares, matrix, shape, 0.0)
     mask: NDArray[np.bool_] = values > INSIDE + TIE
     ties = np.abs(values - INSIDE) <= TIE
     if ties.any():
-        mask |= ties & at(nearest)
+        mask |= ties & interpolate_nearest(inner, matrix, shape)
     return mask
 
 

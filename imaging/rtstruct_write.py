@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 from skimage.measure import find_contours, points_in_poly
 
 from imaging.bits import Bits, get_channel
-from imaging.dicom_seg_write import Maker, SegmentName
+from imaging.dicom_seg_write import SegmentName
 from imaging.dicom_series import LPS_TO_RAS
 from imaging.dicom_source import EMPTIED, SourceSeries
 
@@ -30,8 +30,8 @@ def write_structures(
     bits: Bits,
     structures: Sequence[tuple[int, SegmentName]],
     source: SourceSeries,
-    maker: Maker,
     *,
+    software_version: str,
     description: str = "",
 ) -> None:
     """Write masks as a DICOM RTSTRUCT that refers to `source`, whose study it joins.
@@ -44,14 +44,14 @@ def write_structures(
     if bits.shape[1:] != source.grid.shape:
         raise ValueError(f"masks of shape {bits.shape[1:]} for a series of shape {source.grid.shape}: resample first")
     digest = hashlib.sha256()
-    data = _dataset(source, description, maker)
+    data = _dataset(source, description, software_version, [name.algorithm for _, name in structures])
     data.StructureSetROISequence, data.ROIContourSequence = Items(), Items()
     data.RTROIObservationsSequence = Items()
     slices = source.slices()
     for channel, name in structures:
         mask = get_channel(bits, channel)
         digest.update(np.packbits(mask).tobytes() + repr(name).encode())
-        _add_structure(data, name, _contours_of(mask, source, slices), maker, source.frame_uid)
+        _add_structure(data, name, _contours_of(mask, source, slices), source.frame_uid)
     uid = str(generate_uid(entropy_srcs=[str(data.SeriesInstanceUID), digest.hexdigest()]))
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
     data.save_as(path, enforce_file_format=True)
@@ -68,10 +68,14 @@ def outlines(mask: NDArray[np.bool_]) -> list[Contour]:
     outer_sign = np.sign(areas[int(np.argmax(np.abs(areas)))]) if found else 1.0
     outer = [c for c, area in zip(found, areas, strict=True) if np.sign(area) == outer_sign]
     holes = [c for c, area in zip(found, areas, strict=True) if np.sign(area) != outer_sign]
-    # the smallest outline around a hole is its own
-    order = sorted(range(len(outer)), key=lambda i: abs(_area(outer[i])))
-    for hole in sorted(holes, key=lambda c: float(c[:, 1].max()), reverse=True):
-        index = next(i for i in order if points_in_poly(hole[:1], outer[i])[0])
+    sizes = np.array([abs(_area(contour)) for contour in outer])
+    low, high = (np.array([edge(contour, axis=0) for contour in outer]) for edge in (np.min, np.max))
+    plain = list(outer)
+    for hole in holes:
+        around = np.flatnonzero(((low < hole[0]) & (high > hole[0])).all(axis=1))
+        # the smallest outline around a hole is its own
+        order = around[np.argsort(sizes[around])]
+        index = next(int(i) for i in order if points_in_poly(hole[:1], plain[i])[0])
         outer[index] = _keyhole(outer[index], hole)
     return outer
 
@@ -91,11 +95,13 @@ def _area(contour: Contour) -> float:
 
 
 def _keyhole(outer: Contour, hole: Contour) -> Contour:
-    """Return one polygon that runs around `outer`, along the shortest way to `hole`, around it and back."""
-    apart = np.linalg.norm(outer[:, None] - hole[None], axis=2)
-    i, j = np.unravel_index(int(apart.argmin()), apart.shape)
-    around = np.concatenate([hole[j:], hole[: j + 1]])
-    joined: Contour = np.concatenate([outer[: i + 1], around, outer[i:]])
+    """Return one polygon that runs around `outer`, straight to `hole` from the corner nearest to it, around and back.
+
+    The way there and back encloses nothing, whatever it crosses.
+    """
+    j = int(np.argmax(hole[:, 0]))
+    i = int(np.argmin(np.linalg.norm(outer - hole[j], axis=1)))
+    joined: Contour = np.concatenate([outer[: i + 1], hole[j:], hole[: j + 1], outer[i:]])
     return joined
 
 
@@ -121,13 +127,13 @@ def _contours_of(
     return items
 
 
-def _add_structure(data: Dataset, name: SegmentName, contours: list[Dataset], maker: Maker, frame_uid: str) -> None:
+def _add_structure(data: Dataset, name: SegmentName, contours: list[Dataset], frame_uid: str) -> None:
     roi, drawn, observed = Dataset(), Dataset(), Dataset()
     roi.ROINumber, roi.ROIName = name.number, name.label[:64]
     roi.ReferencedFrameOfReferenceUID = frame_uid
-    roi.ROIGenerationAlgorithm = "MANUAL" if maker.algorithm is None else "AUTOMATIC"
-    if maker.algorithm is not None:
-        roi.ROIGenerationDescription = " ".join(maker.algorithm)[:64]
+    roi.ROIGenerationAlgorithm = "MANUAL" if name.algorithm is None else "AUTOMATIC"
+    if name.algorithm is not None:
+        roi.ROIGenerationDescription = " ".join(name.algorithm)[:64]
     digits = name.colour.lstrip("#")
     drawn.ReferencedROINumber = name.number
     drawn.ROIDisplayColor = [int(digits[start : start + 2], 16) for start in (0, 2, 4)]
@@ -144,10 +150,13 @@ def _add_structure(data: Dataset, name: SegmentName, contours: list[Dataset], ma
     data.RTROIObservationsSequence.append(observed)
 
 
-def _dataset(source: SourceSeries, description: str, maker: Maker) -> FileDataset:
+def _dataset(
+    source: SourceSeries, description: str, software_version: str, algorithms: list[tuple[str, str] | None]
+) -> FileDataset:
     first = source.headers[0]
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RTStructureSetStorage, ExplicitVRLittleEndian
+    # explicit lengths of decimal text end at 64 KiB, which a long contour exceeds
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RTStructureSetStorage, ImplicitVRLittleEndian
     data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     for keyword in PATIENT_TAGS:
         if keyword in first:
@@ -155,10 +164,10 @@ def _dataset(source: SourceSeries, description: str, maker: Maker) -> FileDatase
     data.SOPClassUID, data.Modality = RTStructureSetStorage, "RTSTRUCT"
     data.StudyInstanceUID, data.FrameOfReferenceUID = first.StudyInstanceUID, source.frame_uid
     data.PositionReferenceIndicator = first.get("PositionReferenceIndicator") or ""
-    of_series = [str(first.SeriesInstanceUID), "RTSTRUCT", repr(maker)]
+    of_series = [str(first.SeriesInstanceUID), "RTSTRUCT", repr(algorithms)]
     data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = generate_uid(entropy_srcs=of_series), 901, 1
     data.Manufacturer, data.ManufacturerModelName = "CT label factory", "ctfactory"
-    data.SoftwareVersions, data.OperatorsName = maker.software_version, ""
+    data.SoftwareVersions, data.OperatorsName = software_version, ""
     data.StructureSetLabel, data.StructureSetDate, data.StructureSetTime = "SEGMENTATION", "", ""
     if description:
         data.SeriesDescription = description[:64]

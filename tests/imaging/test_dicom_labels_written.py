@@ -19,7 +19,7 @@ from imaging.bits import empty_bits, set_channel
 from imaging.dicom import read_series
 from imaging.dicom_refs import read_references
 from imaging.dicom_seg import place_segment, read_segmentation
-from imaging.dicom_seg_write import CodedConcept, Maker, SegmentName, write_segmentation
+from imaging.dicom_seg_write import CodedConcept, SegmentName, write_segmentation
 from imaging.dicom_source import SourceSeries, open_source
 from imaging.errors import BadInput
 from imaging.polygons import fill_polygons
@@ -31,8 +31,7 @@ ANATOMY = CodedConcept("91723000", "Anatomical Structure")
 KIDNEY = SegmentName(
     3, "left kidney", "#f25f5c", ANATOMY, CodedConcept("64033007", "Kidney"), CodedConcept("7771000", "Left")
 )
-LIVER = SegmentName(6, "liver", "#a44a3f", ANATOMY, CodedConcept("10200004", "Liver"))
-MAKER = Maker("1.0", ("universal", "4"))
+LIVER = SegmentName(6, "liver", "#a44a3f", ANATOMY, CodedConcept("10200004", "Liver"), algorithm=("universal", "4"))
 SECRET = {
     "PatientName": "MUSTER^ERIKA",
     "PatientBirthDate": "19700102",
@@ -68,7 +67,7 @@ def bits_of(*masks: NDArray[np.bool_]) -> NDArray[np.uint32]:
 def test_segmentation_is_read_back_by_highdicom_and_by_ours(tmp_path: Path, tilt: float) -> None:
     paths, source = source_of(tmp_path, tilt=tilt)
     assert (source.tilt_degrees > 5) == bool(tilt)
-    write_segmentation(tmp_path / "seg.dcm", label(), [KIDNEY, LIVER], source, MAKER)
+    write_segmentation(tmp_path / "seg.dcm", label(), [KIDNEY, LIVER], source, software_version="1.0")
     seg = highdicom.seg.segread(tmp_path / "seg.dcm")
     assert seg.SegmentationType == "LABELMAP"
     read = seg.get_pixels_by_source_instance(
@@ -84,7 +83,7 @@ def test_segmentation_is_read_back_by_highdicom_and_by_ours(tmp_path: Path, tilt
 
 def test_segmentation_names_frame_series_and_every_slice_of_its_source(tmp_path: Path) -> None:
     paths, source = source_of(tmp_path)
-    write_segmentation(tmp_path / "seg.dcm", label(), [KIDNEY, LIVER], source, MAKER)
+    write_segmentation(tmp_path / "seg.dcm", label(), [KIDNEY, LIVER], source, software_version="1.0")
     seg, first = pydicom.dcmread(tmp_path / "seg.dcm"), pydicom.dcmread(paths[0])
     assert seg.FrameOfReferenceUID == first.FrameOfReferenceUID
     assert seg.StudyInstanceUID == first.StudyInstanceUID
@@ -108,9 +107,9 @@ def test_no_identity_is_written_unless_it_is_kept(tmp_path: Path, kind: str) -> 
         _, source = source_of(tmp_path / str(pseudonym), pseudonym=pseudonym)
         path = tmp_path / f"{pseudonym}.dcm"
         if kind == "seg":
-            write_segmentation(path, label(), [KIDNEY, LIVER], source, MAKER)
+            write_segmentation(path, label(), [KIDNEY, LIVER], source, software_version="1.0")
         else:
-            write_structures(path, bits_of(label() == 6), [(0, LIVER)], source, MAKER)
+            write_structures(path, bits_of(label() == 6), [(0, LIVER)], source, software_version="1.0")
         return path.read_bytes()
 
     without, kept = bytes_with("s0123"), bytes_with(None)
@@ -125,7 +124,7 @@ def test_same_input_gives_the_same_uids_and_another_mask_others(tmp_path: Path) 
     _, source = source_of(tmp_path)
     uids = []
     for number, voxels in enumerate((label(), label(), np.where(label() == 6, 0, label()))):
-        write_segmentation(tmp_path / f"{number}.dcm", voxels, [KIDNEY, LIVER], source, MAKER)
+        write_segmentation(tmp_path / f"{number}.dcm", voxels, [KIDNEY, LIVER], source, software_version="1.0")
         uids.append(str(pydicom.dcmread(tmp_path / f"{number}.dcm").SOPInstanceUID))
     assert uids[0] == uids[1] != uids[2]
 
@@ -133,15 +132,15 @@ def test_same_input_gives_the_same_uids_and_another_mask_others(tmp_path: Path) 
 def test_label_of_another_grid_or_value_is_refused(tmp_path: Path) -> None:
     _, source = source_of(tmp_path)
     with pytest.raises(ValueError, match=r"shape \(6, 5, 3\).*resample"):
-        write_segmentation(tmp_path / "a.dcm", label()[:, :, :3], [LIVER, KIDNEY], source, MAKER)
+        write_segmentation(tmp_path / "a.dcm", label()[:, :, :3], [LIVER, KIDNEY], source, software_version="1.0")
     with pytest.raises(ValueError, match=r"values \[3\] without a segment"):
-        write_segmentation(tmp_path / "a.dcm", label(), [LIVER], source, MAKER)
+        write_segmentation(tmp_path / "a.dcm", label(), [LIVER], source, software_version="1.0")
 
 
 def test_series_without_a_frame_of_reference_is_refused(tmp_path: Path) -> None:
     paths, _ = source_of(tmp_path)
     edit_all(paths, lambda data: delattr(data, "FrameOfReferenceUID"))
-    with pytest.raises(BadInput, match="FrameOfReferenceUID"):
+    with pytest.raises(BadInput, match="a slice without FrameOfReferenceUID"):
         open_source(paths, pseudonym="x")
 
 
@@ -151,7 +150,7 @@ def test_structures_are_read_back_and_tied_to_their_slices(tmp_path: Path, tilt:
     masks = [label() == 6, label() == 3, np.zeros(SHAPE, dtype=bool)]
     names = [LIVER, KIDNEY, SegmentName(1, "spleen", "#9b5de5", ANATOMY, CodedConcept("78961009", "Spleen"))]
     path = tmp_path / "rt.dcm"
-    write_structures(path, bits_of(*masks), list(enumerate(names)), source, MAKER)
+    write_structures(path, bits_of(*masks), list(enumerate(names)), source, software_version="1.0")
     sheared = Volume(np.zeros(SHAPE), source.grid.affine)
     structures = read_structures(path)
     assert [structure.number for structure in structures] == [6, 3, 1]
@@ -163,6 +162,19 @@ def test_structures_are_read_back_and_tied_to_their_slices(tmp_path: Path, tilt:
     contour = data.ROIContourSequence[1].ContourSequence[0]  # the kidney's lowest, on slice 2
     assert contour.ContourImageSequence[0].ReferencedSOPInstanceUID == pydicom.dcmread(paths[2]).SOPInstanceUID
     assert float(contour.ContourData[2]) == pytest.approx(-90.0)
+
+
+def test_contour_longer_than_64_kib_is_written(tmp_path: Path) -> None:
+    shape = (120, 110, 2)
+    paths = write(tmp_path / "ct", linear_scan(shape, LPS, np.int16))
+    source = open_source(paths, pseudonym="s1")
+    sponge = np.random.default_rng(4).random(shape) < 0.8
+    write_structures(tmp_path / "rt.dcm", bits_of(sponge), [(0, LIVER)], source, software_version="1.0")
+    contours = pydicom.dcmread(tmp_path / "rt.dcm").ROIContourSequence[0].ContourSequence
+    assert max(sum(len(str(value)) + 1 for value in contour.ContourData) for contour in contours) > 2**16
+    assert {contour["ContourData"].VR for contour in contours} == {"DS"}
+    image = Volume(np.zeros(shape), source.grid.affine)
+    assert np.array_equal(rasterise(read_structures(tmp_path / "rt.dcm")[0], image, "x").array, sponge)
 
 
 def test_ring_becomes_one_contour_with_a_keyhole() -> None:
@@ -191,10 +203,10 @@ def test_enhanced_series_is_referred_to_by_frame(tmp_path: Path) -> None:
     image = read_series([path])
     voxels: Any = np.zeros(source.grid.shape, dtype=np.uint8)
     voxels[1:3, 1:3, 1] = 6
-    write_segmentation(tmp_path / "seg.dcm", voxels, [LIVER], source, MAKER)
+    write_segmentation(tmp_path / "seg.dcm", voxels, [LIVER], source, software_version="1.0")
     (segment,) = read_segmentation(tmp_path / "seg.dcm")
     assert np.array_equal(place_segment(segment, image, "x").array, voxels == 6)
-    write_structures(tmp_path / "rt.dcm", bits_of(voxels == 6), [(0, LIVER)], source, MAKER)
+    write_structures(tmp_path / "rt.dcm", bits_of(voxels == 6), [(0, LIVER)], source, software_version="1.0")
     data = pydicom.dcmread(tmp_path / "rt.dcm")
     contour = data.ROIContourSequence[0].ContourSequence[0]
     assert contour.ContourImageSequence[0].ReferencedFrameNumber == order.index(1) + 1
