@@ -16,6 +16,7 @@ BENCHMARKS = (
     "patch",
     "loader",
     "harmonise",
+    "export",
     "catalog",
     "verify",
     "dask_workers",

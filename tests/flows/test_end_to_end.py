@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -21,6 +22,7 @@ from datasets_registry.cards import load_card
 from datasets_registry.taxonomy import class_names
 from flows.cli import app
 from flows.evaluate import evaluate
+from flows.export import export
 from flows.factory import FactoryPlan, FactoryReport, factory
 from flows.ingest import ingest
 from flows.local_server import prefect_api
@@ -29,6 +31,7 @@ from flows.pseudo_label import pseudo_label
 from flows.train import fine_tune
 from imaging.dicom import find_series, read_series
 from models.checkpoint import read_metadata
+from tasks.export_plan import ExportPlan
 from tasks.ingest import ingest_batch, list_source
 from tasks.miniatures import EXTERNAL_COHORT
 from tasks.models import list_models
@@ -92,6 +95,22 @@ def test_labels_are_known_exactly_where_the_card_says(report: FactoryReport, set
         assert set(rows["class_name"]) == set(load_card(dataset).annotated_classes)
         assert len(rows) == 3 * len(load_card(dataset).annotated_classes)
     assert EXTERNAL_COHORT not in set(labels["dataset"])
+
+
+def test_export_writes_the_cohorts_masks_once_and_leaves_a_record(
+    report: FactoryReport, settings: Settings, tmp_path: Path
+) -> None:
+    plan = ExportPlan((EXTERNAL_COHORT,), ("nifti", "seg_nrrd"), include_review=True, out=tmp_path)
+    first, second = export(plan, settings), export(plan, settings)
+    assert (first.counts["exported"], second.counts["unchanged"]) == (1, 1)
+    (case,) = (tmp_path / EXTERNAL_COHORT).iterdir()
+    made = {path.name for path in case.iterdir()}
+    assert {"segmentation.nii.gz", "segmentation.seg.nrrd", "statistics.csv", "segmentation.json"} <= made
+    runs = open_workspace(settings).tables.runs()
+    assert list(runs[runs["kind"] == "export"]["outcome"]) == ["done", "done"]
+    waiting = export(replace(plan, include_review=False, out=tmp_path / "b"), settings)
+    assert waiting.counts["left_out"] == 1
+    assert "waits for a review" in waiting.outcomes[0].message
 
 
 def test_training_saw_neither_held_out_nor_external_cases(report: FactoryReport, settings: Settings) -> None:
