@@ -121,9 +121,7 @@ def predict_case(
     prediction, chosen = predict_raw(workspace, case, checkpoint, classes, report=report)
     image = workspace.lake.open_image(case)
     settings, say = workspace.settings, remarks_on(case)
-    return clean_prediction(
-        prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), settings, say
-    )
+    return clean_prediction(prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), settings, say)
 
 
 def remarks_on(case: Mapping[str, Any]) -> Callable[[str], None]:

@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
 from typer.testing import CliRunner
 
 from catalog.label_decisions import judge, restore, retract
@@ -207,9 +208,9 @@ def test_a_pseudo_label_run_is_tracked_judged_and_has_a_page(report: FactoryRepo
 
 
 def test_the_command_labels_what_it_can_and_says_by_its_exit_code_that_a_case_failed(
-    report: FactoryReport, settings: Settings, _server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    report: FactoryReport, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", _server)
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))  # the server of these tests
     shutil.copytree(settings.lake.folder, tmp_path / "lake")
     elsewhere = settings.model_copy(
         update={"workspace": tmp_path, "mlflow_tracking_uri": settings.mlflow_uri, "lake_root": str(tmp_path / "lake")}
