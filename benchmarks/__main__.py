@@ -17,6 +17,7 @@ BENCHMARKS = (
     "patch",
     "loader",
     "harmonise",
+    "export",
     "catalog",
     "verify",
     "dask_workers",

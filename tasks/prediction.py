@@ -120,9 +120,17 @@ def predict_case(
     """Return the masks of one case of the lake, cleaned; see `predict_raw` and `clean_prediction`."""
     prediction, chosen = predict_raw(workspace, case, checkpoint, classes, report=report)
     image = workspace.lake.open_image(case)
-    return clean_prediction(
-        prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), workspace.settings
-    )
+    settings, say = workspace.settings, remarks_on(case)
+    return clean_prediction(prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), settings, say)
+
+
+def remarks_on(case: Mapping[str, Any]) -> Callable[[str], None]:
+    """Return what tells a remark about a case, with its name."""
+
+    def say(remark: str) -> None:
+        tell(f"{case['case_id']}: {remark}")
+
+    return say
 
 
 def predict_raw(
@@ -151,25 +159,31 @@ def predict_raw(
                 f"ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
             )
 
-        def say(remark: str) -> None:
-            tell(f"{case['case_id']}: {remark}")
-
         chosen = list(classes or trained_classes(metadata))
-        return predictor.predict(workspace.lake.open_image(case), chosen, report=report, say=say), chosen
+        image = workspace.lake.open_image(case)
+        return predictor.predict(image, chosen, report=report, say=remarks_on(case)), chosen
 
 
 def clean_prediction(
-    prediction: Prediction, classes: Sequence[str], affine: Affine, image: Callable[[], Volume], settings: Settings
+    prediction: Prediction,
+    classes: Sequence[str],
+    affine: Affine,
+    image: Callable[[], Volume],
+    settings: Settings,
+    say: Callable[[str], None] = tell,
 ) -> Prediction:
     """Return the prediction with its masks cleaned by the rules of `settings.cleaning`.
 
     classes: those that were predicted. affine: of the scan. image: gives the whole scan, RAS int16 HU, which is read
-    only where there are sides to tell.
+    only where there are sides to tell. say: told what could not be done, which joins the scores' remarks.
     """
     switches = rule_switches(settings.cleaning)
     midline_x = body_midline_x(image()) if needs_middle(classes, switches) else None
     cleaned = clean(prediction.bits, classes, affine=affine, midline_x=midline_x, switches=switches)
-    return replace(prediction, bits=cleaned.bits, cleaned=cleaned)
+    for remark in cleaned.remarks:
+        say(remark)
+    scores = replace(prediction.scores, remarks=(*prediction.scores.remarks, *cleaned.remarks))
+    return replace(prediction, bits=cleaned.bits, scores=scores, cleaned=cleaned)
 
 
 def case_image(workspace: Workspace, case: Mapping[str, Any]) -> Volume:

@@ -19,7 +19,7 @@ from imaging.volume import Volume
 from models.infer import Prediction
 from tasks.ingest_case import quarantine
 from tasks.label_scores import case_quality
-from tasks.prediction import case_image, clean_prediction, predict_raw
+from tasks.prediction import case_image, clean_prediction, predict_raw, remarks_on
 from tasks.pseudo_label_files import FilesMade, files_of_case, write_files
 from tasks.pseudo_label_plan import LabelRun, PseudoLabelRequest
 from tasks.pseudo_label_rows import judged_rows, rejudged_rows
@@ -133,10 +133,6 @@ def finish_case(request: PseudoLabelRequest, looked: Looked, run: LabelRun) -> P
     return _outcome(request, outcome, looked.classes, rows, files, message)
 
 
-def _remarks(prediction: Prediction) -> tuple[str, ...]:
-    return prediction.scores.remarks + (() if prediction.cleaned is None else prediction.cleaned.remarks)
-
-
 def _there_already(labels: list[dict[str, Any]], classes: tuple[str, ...], run: LabelRun) -> tuple[dict[str, Any], ...]:
     """Return the rows of an annotation by the same weights and rules that has all of `classes`, () without one.
 
@@ -159,11 +155,12 @@ def _label(
     """Clean, score, decide and commit what was predicted; return the masks, their rows and remarks."""
     if looked.prediction is None:
         raise ValueError(f"{request.case_id}: nothing was predicted")
-    prediction = clean_prediction(looked.prediction, run.classes, image.affine, lambda: image, run.settings)
+    say = remarks_on(request.case)
+    prediction = clean_prediction(looked.prediction, run.classes, image.affine, lambda: image, run.settings, say)
     quality = case_quality(workspace, request.case, image)
     rows = judged_rows(run, request, prediction, image, quality, looked.classes)
     rows = _commit(workspace, run, request, prediction.bits, rows)
-    return prediction.bits, tuple(rows), "; ".join(_remarks(prediction))
+    return prediction.bits, tuple(rows), "; ".join(prediction.scores.remarks)
 
 
 def _judge_again(

@@ -27,7 +27,7 @@ from tasks.teacher import Teacher, cases_seen, fetch_teacher
 from tasks.workspace import Workspace, open_workspace, row_dicts
 
 PSEUDO_LABELLER_VERSION = "3"
-"""Part of every annotation's name: raise it when prediction or cleaning changes."""
+"""Part of every annotation's name: raise it when prediction changes; cleaning has a digest of its own there."""
 
 SHOWN_SEEN = 5
 """Cases seen in training that the warning names."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datasets_registry.taxonomy import class_info
 from imaging.layers import paint
-from imaging.resample import resample_bits
+from imaging.resample_masks import resample_masks
 from models.checkpoint import ModelMetadata, load_model
 from models.infer import Predictor
 from models.infer_scan import ArrayScan
@@ -81,7 +81,7 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
         scan = self._scan(model_input)
         found = self.predictor.predict(ArrayScan(scan.image.array), classes)
         cleaned = clean_prediction(found, classes, scan.image.affine, lambda: scan.image, self.settings)
-        bits = resample_bits(cleaned.bits, scan.image.affine, scan.original)
+        bits = resample_masks(cleaned.bits, scan.image.affine, scan.original)
         return _answer(bits, classes, scan.original.affine, str(params.get("output") or "label"))
 
     def _scan(self, asked: Any) -> ScanOnGrid:
