@@ -111,10 +111,8 @@ class LabelFolder:
         """Return the classes of a label map; ValueError for a value that belongs to none."""
         found = {int(value) for value in fastremap.unique(volume.array)}
         declared = {0, *(value for values in self.values.values() for value in values)}
-        if found - declared:
-            raise ValueError(
-                f"{path}: values {sorted(found - declared)} belong to no class; declared are {sorted(declared)} (--values)"
-            )
+        if unknown := sorted(found - declared):
+            raise ValueError(f"{path}: values {unknown} belong to no class; declared are {sorted(declared)} (--values)")
         words = np.zeros((words_for(len(self.values)), max(declared) + 1), dtype=np.uint32)
         for channel, values in enumerate(self.values.values()):
             words[channel // WORD_BITS, list(values)] |= np.uint32(1 << channel % WORD_BITS)
