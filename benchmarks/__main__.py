@@ -22,6 +22,7 @@ BENCHMARKS = (
     "verify",
     "dask_workers",
     "overhead",
+    "cohort_report",
     "twins",
     "self_training",
     "report",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from label_steps import CLASSES, DECISIONS, LabelWriter, drawn
 from lake_steps import SHIPPED, bits_of, case_name, key_of
 
@@ -147,6 +147,15 @@ class LabelMachine(RuleBasedStateMachine):
         self.look_back()
         shutil.rmtree(self.root)
 
+    @initialize(a=VERSIONS, b=VERSIONS, one=ANNOTATIONS, other=ANNOTATIONS)
+    def begin(self, a: int, b: int, one: str, other: str) -> None:
+        """Two cases, and models that labelled them: so that few steps find something to do."""
+        self.ingest("a", a)
+        self.ingest("b", b)
+        for case in "ab":
+            self.pseudo_label(case, one)
+        self.pseudo_label("a", other)
+
     @rule(case=CASES, version=VERSIONS)
     def ingest(self, case: str, version: int) -> None:
         """A new version of a case, with what people annotated on it."""
@@ -164,6 +173,13 @@ class LabelMachine(RuleBasedStateMachine):
         if version is not None:
             self.writer.pseudo(case, version, annotation)
             self.model.add(case, version, annotation, "pseudo", DECISIONS[annotation])
+
+    @rule(case=CASES, name=NAMES, before=ANNOTATIONS, after=ANNOTATIONS)
+    def accept_and_label_again(self, case: str, name: str, before: str, after: str) -> None:
+        """What a reviewer accepted is not hidden by the next model."""
+        self.pseudo_label(case, before)
+        self.review(case, name, "accepted")
+        self.pseudo_label(case, after)
 
     @rule(case=CASES, name=NAMES, verdict=st.sampled_from(["accepted", "rejected"]))
     def review(self, case: str, name: str, verdict: Any) -> None:
@@ -212,11 +228,23 @@ class LabelMachine(RuleBasedStateMachine):
     @rule(run=RUNS)
     def bring_back(self, run: str) -> None:
         """A retraction is undone; others of the same labels stay."""
+        self.bring_back_of(run)
+
+    def bring_back_of(self, run: str) -> None:
+        """Undo the retraction of a run, where there is one."""
         back = [one for one in self.model.labels if run in one.retractions]
         if back:
             assert self.writer.bring_back(run) == {one.key for one in back}
             for one in back:
                 one.retractions.discard(run)
+
+    @rule(number=st.integers(1, 3), first=st.booleans())
+    def retract_by_two_names(self, number: int, first: bool) -> None:
+        """A model's labels are taken back twice, by its name and by its run, and one of the two is undone."""
+        runs = (f"flow-{number}", f"models:/universal/{number}")
+        for run in runs:
+            self._retract(run)
+        self.bring_back_of(runs[first])
 
     @rule(run=RUNS)
     def retract_and_bring_back(self, run: str) -> None:

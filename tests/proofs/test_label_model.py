@@ -12,7 +12,7 @@ from label_machine import LabelMachine
 
 TestLabels = LabelMachine.TestCase
 TestLabels.settings = settings(
-    max_examples=int(os.environ.get("CTFACTORY_MODEL_EXAMPLES", "5")),
+    max_examples=int(os.environ.get("CTFACTORY_MODEL_EXAMPLES", "4")),
     stateful_step_count=20,
     deadline=None,
     database=None,
