@@ -12,6 +12,7 @@ BENCHMARKS = (
     "train_step",
     "gpu",
     "scan",
+    "clean",
     "patch",
     "loader",
     "harmonise",

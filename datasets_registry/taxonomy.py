@@ -25,6 +25,9 @@ class ClassInfo:
     parents: names of the classes it lies inside (any one of them). mirror: the partner on the other side.
     components: connected parts expected, None for any number. volume_ml, hu_mean: plausible adult ranges of
     volume and of mean HU.
+    What cleaning of predicted masks reads: margin_mm, how far outside its parents it may reach; min_ml, the volume
+    below which a part of it is removed; holes, whether its cavities are filled; lies, the side of the body's middle on
+    which an organ without a partner usually lies.
     """
 
     index: int
@@ -38,6 +41,10 @@ class ClassInfo:
     side: Literal["right", "left"] | None = None
     mirror: str | None = None
     parents: tuple[str, ...] = ()
+    margin_mm: float = 0.0
+    min_ml: float = 0.0
+    holes: bool = False
+    lies: Literal["right", "left"] | None = None
 
     @property
     def channel(self) -> int:
@@ -61,10 +68,11 @@ def all_classes() -> tuple[ClassInfo, ...]:
 @cache
 def _table(own: str) -> dict[str, ClassInfo]:
     """Return name -> class of the package's table and of the file `own`, if it names one."""
-    rows: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("taxonomy.yaml").read_text())["classes"]
+    content = yaml.safe_load(Path(__file__).with_name("taxonomy.yaml").read_text())
+    rows: list[dict[str, Any]] = content["classes"]
     if own.strip():
         rows = rows + read_own_rows(Path(own).expanduser(), rows)
-    classes = tuple(ClassInfo(**_with_tuples(row)) for row in rows)
+    classes = tuple(ClassInfo(**_with_tuples(content["cleaning"][row["kind"]] | row)) for row in rows)
     if [info.index for info in classes] != list(range(1, len(classes) + 1)):
         raise ValueError(f"taxonomy.yaml: indices {[info.index for info in classes]} do not count up from 1")
     return {info.name: info for info in classes}

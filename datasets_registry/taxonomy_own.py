@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ Kind = Literal["organ", "vessel", "tumour", "cyst"]
 class OwnClass(BaseModel):
     """One row of such a file, with the fields of `ClassInfo`; what a row leaves out is filled in without knowledge.
 
-    volume_ml, hu_mean: any volume from a voxel on and any HU, so that nothing is flagged.
+    volume_ml, hu_mean: any volume from a voxel on and any HU, so that nothing is flagged. margin_mm, min_ml, holes:
+    what the published table says of the kind.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,11 +36,16 @@ class OwnClass(BaseModel):
     side: Literal["right", "left"] | None = None
     mirror: str | None = None
     parents: tuple[str, ...] = ()
+    margin_mm: float | None = Field(None, ge=0)
+    min_ml: float | None = Field(None, ge=0)
+    holes: bool | None = None
+    lies: Literal["right", "left"] | None = None
 
     def row(self) -> dict[str, Any]:
-        """Return the fields of the class, title and colour made where none is given."""
+        """Return the fields of the class, title and colour made where none is given; no margin_mm where none is."""
         title = self.title or self.name.replace("_", " ")
-        return {**self.model_dump(), "title": title, "colour": self.colour or _colour(self.index)}
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return {**given, "title": title, "colour": self.colour or _colour(self.index)}
 
 
 def read_own_rows(path: Path, published: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -78,9 +85,15 @@ def read_own_rows(path: Path, published: list[dict[str, Any]]) -> list[dict[str,
         rows.append(row)
     known = {row["name"] for row in (*published, *rows)}
     for row in rows:
-        named = {*row["parents"], *([row["mirror"]] if row["mirror"] else [])}
+        named = {*row["parents"], *([row["mirror"]] if "mirror" in row else [])}
         if strange := sorted(named - known):
             raise ValueError(f"{path}: {row['name']}: {', '.join(strange)} is no class; correct parents or mirror")
+    parents = {row["name"]: row.get("parents", ()) for row in (*published, *rows)}
+    try:
+        TopologicalSorter(parents).prepare()
+    except CycleError as error:
+        circle = " in ".join(error.args[1])
+        raise ValueError(f"{path}: parents go round in a circle: {circle}; a class lies inside another one") from None
     return rows
 
 

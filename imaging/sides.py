@@ -83,12 +83,10 @@ def split_sides(mask: NDArray[np.bool_], affine: Affine, midline: NDArray[np.flo
         return SideSplit(right, right.copy(), "empty")
     window = box_slices(box)
     parts, count = label_parts(mask[window])
-    beyond = _right_of(midline, affine, box)
+    beyond = right_of(midline, affine, box)
     voxels = np.bincount(parts.ravel(order="K"), minlength=count + 1)
     voxels_right = np.bincount(np.where(beyond, parts, 0).ravel(order="K"), minlength=count + 1)
-    share = voxels_right / np.maximum(voxels, 1)
-    cut = np.minimum(share, 1 - share) >= CUT_SHARE
-    whole = share >= 0.5
+    whole, cut = side_of_parts(voxels, voxels_right)
     cut[0] = whole[0] = False  # part 0 is what lies outside the mask
     right[window] = _look_up(whole, parts)
     if cut.any():
@@ -101,8 +99,24 @@ def split_sides(mask: NDArray[np.bool_], affine: Affine, midline: NDArray[np.flo
     return SideSplit(right, left, "right_only" if right.any() else "left_only")
 
 
-def _right_of(midline: NDArray[np.float64], affine: Affine, box: Box) -> NDArray[np.bool_]:
-    """Tell which voxels of a box lie right of the middle; (X, 1, Z) unless x changes along the second axis too."""
+def side_of_parts(
+    voxels: NDArray[np.int64], voxels_right: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which parts belong to the right as a whole, and which are cut at the middle.
+
+    voxels, voxels_right: of each part, all of them and those right of the middle. A part is cut where at least 15 % lie
+    on either side; of the others those are right that lie there by half or more.
+    """
+    share = voxels_right / np.maximum(voxels, 1)
+    cut = np.minimum(share, 1 - share) >= CUT_SHARE
+    return (share >= 0.5) & ~cut, cut
+
+
+def right_of(midline: NDArray[np.float64], affine: Affine, box: Box) -> NDArray[np.bool_]:
+    """Tell which voxels of a box lie right of the middle; (X, 1, Z) unless x changes along the second axis too.
+
+    midline: (Z,) world x in mm of the whole volume, of `body_midline_x`. affine: RAS, of the whole volume.
+    """
     i, j, k = np.ogrid[box[0] : box[3], box[1] : box[4], box[2] : box[5]]
     x = affine[0, 0] * i + affine[0, 2] * k + affine[0, 3]
     if affine[0, 1]:

@@ -19,6 +19,7 @@ from models.infer_network import Network, Query, Say, is_out_of_memory
 from models.infer_progress import Meter, Reporter
 from models.infer_scan import ArrayScan, Scan, not_air, read_slabs
 from models.infer_windows import Box, WindowGrid, gaussian_weight
+from models.postprocess import Cleaned
 from models.sampling import window_hu
 from models.settings import ModelSettings, Precision
 from models.universal import UniversalModel
@@ -55,11 +56,13 @@ class Scores:
 class Prediction:
     """The masks of a scan, (W, X, Y, Z) uint32 bits, and what else the model says about it.
 
-    Bits are by taxonomy channel; free texts come behind the last class, in the order given.
+    Bits are by taxonomy channel; free texts come behind the last class, in the order given. cleaned: what cleaning did
+    to the bits, None as long as they are as the network gave them.
     """
 
     bits: Bits
     scores: Scores
+    cleaned: Cleaned | None = None
 
     @property
     def mean_prob(self) -> dict[str, float]:

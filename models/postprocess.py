@@ -1,26 +1,63 @@
-"""Anatomy applied to predicted masks: one part where an organ is one part, lesions only in or at their organ."""
+"""Anatomy applied to predicted masks: the rules that the class table declares, in one order, until nothing changes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from datasets_registry.class_rules import RULES, RuleSwitches
 from datasets_registry.taxonomy import ClassInfo, all_classes
-from imaging.bits import WORD_BITS, Bits, channel_boxes, clear_channel, get_channel, set_channel
-from imaging.components import Box, box_slices, grow, largest_components
+from imaging.bits import WORD_BITS, Bits, channel_boxes
+from imaging.components import Box, box_slices
+from imaging.regions import TooRagged, find_regions, look_up
+from imaging.resample import orientation
+from imaging.sides import right_of
+from imaging.volume import Affine
+from models.clean_evidence import odd_sides
+from models.clean_inside import Counts, bring_back, take_outside
+from models.clean_rules import Sets, holes, largest_component, min_size, sides
+from models.clean_sheet import Sheet
+
+CLEANING_VERSION = "1"
+"""Part of every digest of rules: raise it when a rule does something else."""
+
+MOST_ROUNDS = 8
+"""Two rounds settle almost all scans: one that cleans, one that finds nothing left to do."""
+
+MOST_REGIONS = 100_000
+"""Up to so many regions all classes are cleaned at once. A trained network's scan has some thousand; what is nearly
+noise has millions, and their tables would outgrow the scan."""
+
+ON_REGIONS: dict[str, Callable[[Sheet, Sequence[ClassInfo]], Sets]] = {
+    "min_size": min_size,
+    "sides": sides,
+    "largest_component": largest_component,
+    "holes": holes,
+}
+
+ALL_RULES = RuleSwitches()
 
 
 @dataclass(frozen=True, eq=False)
 class Cleaned:
-    """Cleaned bits (W, X, Y, Z), and per class name the voxels taken away and added, where there were any."""
+    """Cleaned bits (W, X, Y, Z), and what became of each class.
+
+    removed, added: per class name the voxels that went and came in all, where there were any. record: per class name
+    one entry a rule that changed something, `{"rule": "largest_component", "removed": 120, "added": 0}`, in the order
+    of the rules; what one rule takes another may give back. remarks: what could not be done, in words.
+    """
 
     bits: Bits
     removed: dict[str, int]
     added: dict[str, int]
+    record: dict[str, list[dict[str, str | int]]]
+    remarks: tuple[str, ...] = ()
 
 
 def clean(
@@ -28,75 +65,190 @@ def clean(
     classes: Sequence[str] | None = None,
     table: Sequence[ClassInfo] | None = None,
     *,
-    reach_voxels: int = 2,
+    affine: Affine,
+    midline_x: NDArray[np.float64] | None = None,
+    switches: RuleSwitches = ALL_RULES,
 ) -> Cleaned:
-    """Return the masks after three rules, in this order.
+    """Return the masks after the rules of their classes; cleaning a cleaned scan changes nothing.
 
-    1. A class of which a healthy adult has a known number of parts keeps that many, the largest ones.
-    2. A class that lies inside others (a tumour in its organ) keeps what lies within `reach_voxels` of one of them.
-       The rule waits where no parent is among `classes`: an organ nobody asked for proves nothing.
-    3. What rule 2 keeps also belongs to the parent nearest to it: an organ includes its tumour.
-    Each class is worked on in the box around it, so that beside the bits and their copy little memory is taken.
-    bits: (W, X, Y, Z), not changed. classes: names that were predicted, None for all. table: the class table.
+    The rules and their order: `RULES`, in words and with reasons docs/design/0021-cleaning.md. They are gone through
+    again until nothing changes any more.
+    bits: (W, X, Y, Z), not changed; bits of no class of the table stay as they are. classes: names that were predicted,
+    None for all; what is left out is not touched and proves nothing about the others. table: the class table. affine:
+    4 x 4, voxel index to RAS mm. midline_x: (Z,) world x in mm of `imaging.sides.body_midline_x`; without it right and
+    left are left as they are. switches: rules in use.
+    Raises ValueError where a middle is given for axes that are not RAS, or of another length than Z.
     """
-    rows = [row for row in (table or all_classes()) if classes is None or row.name in classes]
-    by_name = {row.name: row for row in rows}
-    boxes = channel_boxes(bits)
-    result = bits.copy()
+    rows = _rows(classes, table)
+    _check_middle(bits, affine, midline_x)
+    frame = _Frame(affine, midline_x, switches)
+    result, counts = bits.copy(order="K"), Counter[tuple[str, str, str]]()
+    try:
+        remarks = _settle(result, rows, frame, counts, MOST_REGIONS)
+    except TooRagged as problem:
+        remarks = [f"ragged masks ({problem}): classes that have nothing to do with each other were cleaned apart"]
+        for family in _families(rows):
+            remarks += _settle(result, family, frame, counts, None)
+        with suppress(TooRagged):
+            remarks += _settle(result, rows, frame, counts, MOST_REGIONS)
+    removed, added = _changes(bits, result, rows)
+    return Cleaned(result, removed, added, _record(counts, rows), tuple(dict.fromkeys(remarks)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """Where the scan lies, and which rules are used; see `clean`."""
+
+    affine: Affine
+    midline_x: NDArray[np.float64] | None
+    switches: RuleSwitches
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def voxel_ml(self) -> float:
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+
+def _settle(bits: Bits, rows: Sequence[ClassInfo], frame: _Frame, counts: Counts, most: int | None) -> list[str]:
+    """Clean some classes in place, round by round until nothing changes; add to `counts`, return remarks.
+
+    Raises TooRagged, with nothing changed by that round, where the classes fall into over `most` regions.
+    """
+    managed, switches = _managed(rows, bits.shape[0]), frame.switches
+    odd = ""
+    for _ in range(MOST_ROUNDS):
+        box = _box_around(bits, managed)
+        if box is None:
+            return []
+        right = None if frame.midline_x is None else right_of(frame.midline_x, frame.affine, box)
+        sheet = Sheet(find_regions(bits, managed, box, right, most=most), rows, frame.voxel_ml)
+        odd = "" if right is None or "sides" not in switches.on else odd_sides(sheet, rows)
+        found = _on_regions(sheet, rows, switches, with_sides=right is not None and not odd)
+        outside = take_outside(sheet, switches)
+        before = bits[(slice(None), *box_slices(box))]
+        after = _painted(before, sheet, managed)
+        found.update(bring_back(after, sheet, outside, frame.spacing_mm, switches))
+        if np.array_equal(before, after):
+            return [odd] if odd else []
+        counts.update(found)
+        before[...] = after
+    return [*([odd] if odd else []), f"cleaning did not settle in {MOST_ROUNDS} rounds; look at the masks"]
+
+
+def _families(rows: Sequence[ClassInfo]) -> list[list[ClassInfo]]:
+    """Return the classes in groups of those that rules relate: organs, what lies in them, and their partners."""
+    family = {row.name: {row.name} for row in rows}
     for row in rows:
-        if row.components is not None and row.channel in boxes:
-            part = _part(result, boxes[row.channel])
-            _replace(part, row.channel, largest_components(get_channel(part, row.channel), row.components))
+        for name in (*row.parents, row.mirror):
+            if name in family and family[name] is not family[row.name]:
+                joined = family[name] | family[row.name]
+                family |= dict.fromkeys(joined, joined)
+    groups = {id(names): names for names in family.values()}.values()
+    return [[row for row in rows if row.name in names] for names in groups]
+
+
+def needs_middle(classes: Sequence[str], switches: RuleSwitches = ALL_RULES) -> bool:
+    """Tell whether `clean` has a use for the body's middle: a right class and its left partner were predicted."""
+    return "sides" in switches.on and any(row.name in classes and row.mirror in classes for row in all_classes())
+
+
+def rules_digest(
+    switches: RuleSwitches = ALL_RULES,
+    classes: Sequence[str] | None = None,
+    table: Sequence[ClassInfo] | None = None,
+) -> str:
+    """Return 16 hexadecimal digits that name what cleaning does to masks: equal rules give equal digits.
+
+    They cover the version of the rules, the switches, and what the table declares for `classes`, None for all.
+    """
+    told = [CLEANING_VERSION, ",".join(RULES), switches.text()]
+    for row in _rows(classes, table):
+        fields = (row.channel, row.components, row.side, row.mirror, row.parents, row.margin_mm, row.min_ml)
+        told.append(f"{row.name} {fields} {row.holes} {row.lies}")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+
+
+def _rows(classes: Sequence[str] | None, table: Sequence[ClassInfo] | None) -> list[ClassInfo]:
+    return [row for row in (table or all_classes()) if classes is None or row.name in classes]
+
+
+def _check_middle(bits: Bits, affine: Affine, midline_x: NDArray[np.float64] | None) -> None:
+    if midline_x is None:
+        return
+    if orientation(affine) != "RAS":
+        raise ValueError(f"class bits that point {orientation(affine)}: RAS is needed to tell sides; orient them first")
+    if midline_x.shape != bits.shape[3:]:
+        raise ValueError(f"midline of shape {midline_x.shape} for bits of shape {bits.shape}: one x per axial slice")
+
+
+def _managed(rows: Sequence[ClassInfo], words: int) -> NDArray[np.uint32]:
+    """Return the bits of the classes, (W,) uint32."""
+    managed = np.zeros(words, dtype=np.uint32)
     for row in rows:
-        parents = [by_name[name].channel for name in row.parents if name in by_name]
-        if parents and row.channel in boxes:
-            # what is farther from the lesion than it may reach decides nothing
-            near = grow(boxes[row.channel], (reach_voxels,) * 3, (bits.shape[1], bits.shape[2], bits.shape[3]))
-            _put_inside(_part(result, near), row.channel, parents, reach_voxels)
-    counts = {row.name: _changes(bits, result, row.channel) for row in rows}
-    return Cleaned(
-        result,
-        {name: gone for name, (gone, _) in counts.items() if gone},
-        {name: new for name, (_, new) in counts.items() if new},
-    )
+        managed[row.channel // WORD_BITS] |= np.uint32(1 << row.channel % WORD_BITS)
+    return managed
 
 
-def _part(bits: Bits, box: Box) -> Bits:
-    """Return the box of `bits`, as a view."""
-    return bits[(slice(None), *box_slices(box))]
+def _box_around(bits: Bits, managed: NDArray[np.uint32]) -> Box | None:
+    """Return the box around all managed bits, None where none is set."""
+    boxes = [
+        box
+        for channel, box in channel_boxes(bits).items()
+        if int(managed[channel // WORD_BITS]) >> channel % WORD_BITS & 1
+    ]
+    if not boxes:
+        return None
+    low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)
+    return (int(low[0]), int(low[1]), int(low[2]), int(high[3]), int(high[4]), int(high[5]))
 
 
-def _put_inside(bits: Bits, channel: int, parents: Sequence[int], reach: int) -> None:
-    """Keep of `channel` what is within reach of a parent, and give each voxel of it to the parent nearest; in place."""
-    mask = get_channel(bits, channel)
-    far = np.iinfo(np.int16).max
-    distances = []
-    for parent in parents:
-        there = get_channel(bits, parent)
-        if there.any():
-            # chessboard steps: the same for every voxel size, and cheap
-            distances.append(ndimage.distance_transform_cdt(~there, metric="chessboard").astype(np.int16))
-        else:
-            distances.append(np.full(mask.shape, far, dtype=np.int16))
-    stacked = np.stack(distances)  # (P, X, Y, Z)
-    kept = mask & (stacked.min(axis=0) <= reach)
-    nearest = stacked.argmin(axis=0)
-    _replace(bits, channel, kept)
-    for index, parent in enumerate(parents):
-        set_channel(bits, parent, kept & (nearest == index))
+def _on_regions(sheet: Sheet, rows: Sequence[ClassInfo], switches: RuleSwitches, *, with_sides: bool) -> Counts:
+    """Apply the rules that need nothing but the sheet, in their order, and return what they changed."""
+    counts: Counts = Counter()
+    for rule in RULES:
+        if rule in ON_REGIONS and (with_sides or rule != "sides"):
+            before = sheet.words.copy()
+            sheet.become(ON_REGIONS[rule](sheet, [row for row in rows if switches.applies(rule, row.name)]))
+            for name, (gone, new) in sheet.changes(before).items():
+                counts[name, rule, "removed"] += gone
+                counts[name, rule, "added"] += new
+    return counts
 
 
-def _changes(before: Bits, after: Bits, channel: int) -> tuple[int, int]:
-    """Return how many voxels of a channel went and came."""
-    word, bit = channel // WORD_BITS, np.uint32(1 << channel % WORD_BITS)
-    differ = (before[word] ^ after[word]) & bit
-    if not differ.any():
-        return 0, 0
-    gone = int(np.count_nonzero(differ & before[word]))
-    return gone, int(np.count_nonzero(differ)) - gone
+def _painted(bits: Bits, sheet: Sheet, managed: NDArray[np.uint32]) -> Bits:
+    """Return bits (W, x, y, z) of the sheet's box with the classes that it has, and others as they were."""
+    result = np.empty_like(bits)
+    for index, mask in enumerate(managed):
+        result[index] = look_up(sheet.words[:, index], sheet.regions.labels)
+        if mask != np.iinfo(np.uint32).max:
+            result[index] |= bits[index] & ~mask
+    return result
 
 
-def _replace(bits: Bits, channel: int, mask: NDArray[np.bool_]) -> None:
-    """Make `channel` exactly `mask`, in place."""
-    clear_channel(bits, channel)
-    set_channel(bits, channel, mask)
+def _changes(before: Bits, after: Bits, rows: Sequence[ClassInfo]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the voxels that each class lost and won, where there are any."""
+    changed = [np.flatnonzero((old ^ new).ravel(order="K")) for old, new in zip(before, after, strict=True)]
+    removed: dict[str, int] = {}
+    added: dict[str, int] = {}
+    for row in rows:
+        index, bit = row.channel // WORD_BITS, np.uint32(1 << row.channel % WORD_BITS)
+        old, new = (bits[index].ravel(order="K")[changed[index]] & bit for bits in (before, after))
+        gone, came = int(np.count_nonzero(old & ~new)), int(np.count_nonzero(new & ~old))
+        removed |= {row.name: gone} if gone else {}
+        added |= {row.name: came} if came else {}
+    return removed, added
+
+
+def _record(counts: Counts, rows: Sequence[ClassInfo]) -> dict[str, list[dict[str, str | int]]]:
+    """Return per class the rules that changed something, in their order."""
+    record: dict[str, list[dict[str, str | int]]] = {}
+    for row in rows:
+        for rule in RULES:
+            gone, new = counts[row.name, rule, "removed"], counts[row.name, rule, "added"]
+            if gone or new:
+                record.setdefault(row.name, []).append({"rule": rule, "removed": gone, "added": new})
+    return record

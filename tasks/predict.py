@@ -25,12 +25,11 @@ from models.infer import FreeText
 from models.infer_progress import PredictionProgress
 from models.infer_scan import ArrayScan
 from models.licence import LICENCE
-from models.postprocess import clean
 from models.text import embed_titles, same_encoder, text_encoder
 from tasks.export import export_classes, export_free_text, original_grid
 from tasks.harmonise import harmonise
 from tasks.notices import tell, tell_licence
-from tasks.prediction import case_image, load_predictor, trained_classes
+from tasks.prediction import case_image, clean_prediction, load_predictor, trained_classes
 from tasks.registry import fetch_checkpoint, model_version
 from tasks.settings import Settings
 from tasks.workspace import existing_workspace, row_dicts
@@ -106,7 +105,7 @@ def predict_scan(
     free_text = _free_text(request, metadata, settings)
     scan = _read(request.scan, metadata.model.spacing_mm, settings)
     prediction = predictor.predict(ArrayScan(scan.image.array), classes, free_text, report=report, say=tell)
-    prediction = replace(prediction, bits=clean(prediction.bits, classes).bits)
+    prediction = clean_prediction(prediction, classes, scan.image.affine, lambda: scan.image, settings)
     target = request.out or settings.workspace.absolute() / "predictions" / scan.name
     about = {
         "scan": scan.name,

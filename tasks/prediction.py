@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from catalog.lake_read import StoredArray
-from imaging.volume import Volume
+from datasets_registry.class_rules import rule_switches
+from imaging.sides import body_midline_x
+from imaging.volume import Affine, Volume
 from models.checkpoint import ModelMetadata, load_model, members
 from models.infer import Prediction, Predictor
 from models.infer_progress import PredictionProgress
-from models.postprocess import clean
+from models.postprocess import clean, needs_middle
 from models.settings import Precision
 from tasks.notices import tell
 from tasks.progress import report_progress
@@ -103,9 +105,9 @@ def predict_case(
     """Return the cleaned masks of one case of the lake, which is read slab by slab.
 
     classes: None predicts every class the model was trained on. What is done when memory runs out is told as a notice,
-    and stands in the scores' remarks, which also come back from workers. The masks have gone through the class rules of
-    post-processing (components, containment). Raises ValueError when the case lies on another grid spacing than the
-    model was trained at.
+    and stands in the scores' remarks, which also come back from workers. The masks are cleaned by the rules of
+    `settings.cleaning`; what that did stands in `Prediction.cleaned`. Raises ValueError when the case lies on another
+    grid spacing than the model was trained at.
     """
     predictor, metadata = load_predictor([checkpoint], workspace.settings)
     expected = metadata.model.spacing_mm
@@ -119,8 +121,33 @@ def predict_case(
         tell(f"{case['case_id']}: {remark}")
 
     chosen = list(classes or trained_classes(metadata))
-    prediction = predictor.predict(workspace.lake.open_image(case), chosen, report=report, say=say)
-    return replace(prediction, bits=clean(prediction.bits, chosen).bits)
+    image = workspace.lake.open_image(case)
+    prediction = predictor.predict(image, chosen, report=report, say=say)
+    return clean_prediction(
+        prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), workspace.settings, say
+    )
+
+
+def clean_prediction(
+    prediction: Prediction,
+    classes: Sequence[str],
+    affine: Affine,
+    image: Callable[[], Volume],
+    settings: Settings,
+    say: Callable[[str], None] = tell,
+) -> Prediction:
+    """Return the prediction with its masks cleaned by the rules of `settings.cleaning`.
+
+    classes: those that were predicted. affine: of the scan. image: gives the whole scan, RAS int16 HU, which is read
+    only where there are sides to tell. say: told what could not be done, which joins the scores' remarks.
+    """
+    switches = rule_switches(settings.cleaning)
+    midline_x = body_midline_x(image()) if needs_middle(classes, switches) else None
+    cleaned = clean(prediction.bits, classes, affine=affine, midline_x=midline_x, switches=switches)
+    for remark in cleaned.remarks:
+        say(remark)
+    scores = replace(prediction.scores, remarks=(*prediction.scores.remarks, *cleaned.remarks))
+    return replace(prediction, bits=cleaned.bits, scores=scores, cleaned=cleaned)
 
 
 def case_image(workspace: Workspace, case: Mapping[str, Any]) -> Volume:

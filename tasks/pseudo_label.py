@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catalog.errors import LakeDamage
+from datasets_registry.class_rules import rule_switches
 from datasets_registry.taxonomy import class_info
 from imaging.overlay import overlay_png
 from imaging.volume import Volume
@@ -18,6 +19,7 @@ from models.checkpoint import members, read_metadata
 from models.infer import Prediction
 from models.infer_network import default_precision
 from models.licence import LICENCE
+from models.postprocess import rules_digest
 from tasks.case_rows import label_rows
 from tasks.export import export_case
 from tasks.lost import Lost
@@ -30,7 +32,7 @@ from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace, row_dicts
 
 PSEUDO_LABELLER_VERSION = "2"
-"""Part of every annotation's name: raise it when prediction or cleaning changes."""
+"""Part of every annotation's name: raise it when prediction changes; cleaning has a digest of its own there."""
 
 Outcome = Literal["labelled", "unchanged", "failed"]
 
@@ -67,7 +69,8 @@ def annotation_name(model: ModelVersion, checkpoint: Path, settings: Settings) -
     for file in members(checkpoint):
         with file.open("rb") as stream:
             hashlib.file_digest(stream, lambda: digest)
-    digest.update(f"{PSEUDO_LABELLER_VERSION} {settings.window_overlap} {precision}".encode())
+    rules = rules_digest(rule_switches(settings.cleaning), trained_classes(read_metadata(checkpoint)))
+    digest.update(f"{PSEUDO_LABELLER_VERSION} {settings.window_overlap} {precision} {rules}".encode())
     return f"pseudo-v{model.version}-{digest.hexdigest()[:8]}"
 
 

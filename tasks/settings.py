@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from catalog.location import Location
 from datasets_registry.card_files import VARIABLE as CARDS_VARIABLE
+from datasets_registry.class_rules import rule_switches
 from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE
 
 Share = float
@@ -121,6 +122,13 @@ class Settings(BaseSettings):
         None, description="Precision of prediction; default bf16-mixed on a GPU and 32-true on a CPU."
     )
 
+    cleaning: str = Field(
+        "all",
+        description="Rules that clean predicted masks: `all`, `none`, or some of `min_size`, `sides`, "
+        "`largest_component`, `holes`, `inside_organ`, `includes_lesions`, separated by commas; `-holes` leaves one "
+        "out, `-holes:colon` for one class.",
+    )
+
     gate_mean_organ_dsc: Share = Field(0.70, ge=0, le=1, description="Bar: mean DSC over organs, held-out cases.")
     gate_mean_organ_nsd: Share = Field(0.50, ge=0, le=1, description="Bar: mean NSD over organs, held-out cases.")
     gate_worst_organ_dsc: Share = Field(0.20, ge=0, le=1, description="Bar: DSC of the worst organ, held-out cases.")
@@ -151,6 +159,14 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order of the sources: arguments, environment, TOML file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("cleaning")
+    @classmethod
+    def _cleaning_rules_are_known(cls, value: str) -> str:
+        try:
+            return rule_switches(value).text()
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
 
     @field_validator("lake_root", mode="before")
     @classmethod

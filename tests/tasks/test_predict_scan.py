@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from typer.testing import CliRunner
 from datasets_registry.miniatures.phantom import make_anatomy, render
 from datasets_registry.taxonomy import class_info
 from flows.cli import app
-from imaging.bits import get_channel
+from imaging.bits import Bits, get_channel
 from imaging.dicom_write import write_series
 from imaging.errors import BadInput
 from imaging.nifti import write_nifti
+from imaging.sides import body_midline_x
 from imaging.volume import Volume
 from models.checkpoint import ModelMetadata, save_checkpoint
-from models.infer import predict_bits
+from models.infer import Prediction, predict_bits
 from models.postprocess import clean
 from models.settings import ModelSettings
 from models.text import embed_classes, text_encoder
@@ -71,7 +73,7 @@ def expected(image: Volume, weights: Path) -> np.ndarray:
     from models.checkpoint import load_model
 
     found = predict_bits(*load_model(weights), image.array)
-    labels = multi_label(clean(found.bits, MODEL.classes).bits, MODEL.classes)
+    labels = multi_label(_cleaned(found, image, MODEL.classes), MODEL.classes)
     assert {6, 1} <= set(np.unique(labels))
     return labels
 
@@ -174,7 +176,11 @@ def _alone(image: Volume, weights: Path, name: str) -> np.ndarray:
     from models.checkpoint import load_model
 
     found = predict_bits(*load_model(weights), image.array, classes=[name])
-    return get_channel(clean(found.bits, [name]).bits, class_info(name).channel)
+    return get_channel(_cleaned(found, image, [name]), class_info(name).channel)
+
+
+def _cleaned(found: Prediction, image: Volume, names: Sequence[str]) -> Bits:
+    return clean(found.bits, names, affine=image.affine, midline_x=body_midline_x(image)).bits
 
 
 def test_the_command_tells_the_estimate_and_what_is_experimental(image: Volume, weights: Path, tmp_path: Path) -> None:
