@@ -184,7 +184,8 @@ def _mean(values: Sequence[float]) -> float | None:
 def _predict(checkpoint: Path, scan: StudyScan) -> Prediction:
     model, metadata = load_model(checkpoint, "cpu")
     prediction = predict_bits(model, metadata, scan.image, classes=CLASSES)
-    return replace(prediction, bits=clean(prediction.bits, CLASSES).bits)
+    affine = np.diag([*metadata.model.spacing_mm, 1.0])
+    return replace(prediction, bits=clean(prediction.bits, CLASSES, affine=affine).bits)
 
 
 def _score_of(prediction: Prediction, name: str) -> float:
