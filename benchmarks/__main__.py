@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHMARKS = (
     "nsd",
+    "metrics",
     "head",
     "window",
     "train_step",
@@ -22,6 +23,7 @@ BENCHMARKS = (
     "dask_workers",
     "overhead",
     "twins",
+    "report",
     "self_training",
 )
 

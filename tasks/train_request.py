@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from models.ranks import as_launched
@@ -19,7 +18,7 @@ from models.settings import Preset, as_mapping, load_preset, model_settings, tra
 from tasks.pseudo_choice import PseudoChoice
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
-from tasks.tracking import mlflow_client
+from tasks.tracking import find_runs, mlflow_client
 
 REQUEST = "request.json"
 """Artifact of a training run."""
@@ -108,22 +107,11 @@ def stored_request(run_id: str, settings: Settings, kind: str) -> TrainRequest:
 
 def unfinished_runs(settings: Settings, kind: str, parent_run_id: str | None = None) -> list[str]:
     """Return the ids of the runs of a kind that were not brought to their end, newest first."""
-    return [run.info.run_id for run in runs_of(settings, kind, parent_run_id) if run.info.status != "FINISHED"]
-
-
-def runs_of(settings: Settings, kind: str, parent_run_id: str | None = None) -> Sequence[Any]:
-    """Return the MLflow runs of a kind, newest first; of a parent run, those that are its parts."""
-    client: MlflowClient = mlflow_client(settings)
-    experiment = client.get_experiment_by_name(settings.experiment)
-    if experiment is None:
-        return []
-    parts = [f"tags.kind = '{kind}'"]
-    if parent_run_id is not None:
-        parts.append(f"tags.mlflow.parentRunId = '{parent_run_id}'")
-    found: Sequence[Any] = client.search_runs(
-        [experiment.experiment_id], " and ".join(parts), order_by=["attributes.start_time DESC"]
-    )
-    return found
+    return [
+        run.info.run_id
+        for run in find_runs(settings, kind, parent_run_id=parent_run_id)
+        if run.info.status != "FINISHED"
+    ]
 
 
 def run_to_resume(asked: str, settings: Settings, kind: str) -> str:
