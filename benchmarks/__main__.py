@@ -23,8 +23,8 @@ BENCHMARKS = (
     "dask_workers",
     "overhead",
     "twins",
-    "report",
     "self_training",
+    "report",
 )
 
 if __name__ == "__main__":
