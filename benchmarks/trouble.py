@@ -1,4 +1,4 @@
-"""A cohort of 60 miniatures with planted trouble: how much of it the scores notice, and how many good scans they hold up.
+"""A cohort of 60 miniatures with planted trouble: how much of it is noticed, and how many good scans are held up.
 
 `python -m benchmarks.trouble [WORKSPACE]` takes the champion of a demo's workspace (`ctfactory demo -w WORKSPACE`), or
 trains one there, calibrates it where it is not, labels the cohort and appends two lines to `results.jsonl`.
@@ -40,7 +40,7 @@ CASES, SEED = 60, 7
 CAUGHT, HELD_UP = 0.90, 0.10
 """Bars: of the planted scans at least, of the good ones at most."""
 RIGHT_CODES = {
-    "mirrored": ("mirrored",),
+    "mirrored": ("mirrored", "mirrored_perhaps"),
     "shifted_hu": ("hu_shift", "hu_scale"),
     "cropped": ("cropped",),
     "noise": ("noise",),
