@@ -21,6 +21,7 @@ BENCHMARKS = (
     "dask_workers",
     "overhead",
     "twins",
+    "trouble",
 )
 
 if __name__ == "__main__":
