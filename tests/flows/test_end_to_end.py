@@ -16,7 +16,6 @@ from catalog.queries import run_snapshot
 from catalog.splits import TEST
 from datasets_registry.cards import load_card
 from datasets_registry.taxonomy import class_names
-from flows.calibrate import calibrate
 from flows.evaluate import evaluate
 from flows.factory import FactoryPlan, FactoryReport, factory
 from flows.ingest import ingest
@@ -27,10 +26,10 @@ from flows.train import fine_tune
 from imaging.dicom import find_series, read_series
 from models.checkpoint import read_metadata
 from tasks.ingest import ingest_batch, list_source
-from tasks.miniatures import EXTERNAL_COHORT, write_miniature_set
+from tasks.miniatures import EXTERNAL_COHORT
 from tasks.models import list_models
 from tasks.prediction import trained_classes
-from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases, version_tags
+from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases
 from tasks.settings import Settings
 from tasks.splits import LeakRefused, SplitChoice
 from tasks.status import read_status
@@ -117,7 +116,14 @@ def test_training_run_can_be_read_again(report: FactoryReport, settings: Setting
     names = {item.path for item in mlflow.MlflowClient().list_artifacts(report.training.run_id)}
     assert {"environment.json", "parameters.json", "loss.png", "training_cases.txt", "sampling.json"} <= names
     evaluated = {item.path for item in mlflow.MlflowClient().list_artifacts(report.evaluation.evaluation.run_id)}
-    assert {"classes.csv", "detection.csv", "scores.csv", "class_scores.png", "chaos_ct.png"} <= evaluated
+    assert {
+        "classes.parquet",
+        "detection.parquet",
+        "scores.parquet",
+        "class_scores.png",
+        "chaos_ct.png",
+        "report.html",
+    } <= evaluated
 
 
 def test_aliases_name_the_version(report: FactoryReport, settings: Settings) -> None:
@@ -250,20 +256,3 @@ def test_fine_tuning_keeps_classes_and_remembers_what_was_seen(report: FactoryRe
     champion = alias_version(CHAMPION, settings)
     assert champion is not None
     assert champion.version == report.training.model.version
-
-
-def test_scores_are_calibrated_on_human_labels_the_model_has_not_seen(
-    report: FactoryReport, settings: Settings, tmp_path: Path
-) -> None:
-    # Three fully labelled patients in a lake of their own, so that the other tests see their sets alone.
-    elsewhere = settings.model_copy(
-        update={"workspace": tmp_path, "mlflow_tracking_uri": settings.mlflow_uri, "lake_root": str(tmp_path / "lake")}
-    )
-    raw = write_miniature_set("btcv", tmp_path, cases=3, seed=4)
-    assert ingest("btcv", raw, elsewhere).counts["ingested"] >= 3
-    ids = tuple(open_workspace(elsewhere).tables.cases("btcv")["case_id"])
-    outcome = calibrate(CHAMPION, elsewhere, choice=SplitChoice(only=ids)).outcome
-    assert outcome.summary["patients"] == len(ids)
-    assert version_tags(report.training.model, settings)["calibration_run_id"] == outcome.run_id
-    (run,) = [row for row in read_status(elsewhere).runs if row["kind"] == "calibrate"]
-    assert run["outcome"] == "done"
