@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHMARKS = (
     "nsd",
+    "metrics",
     "head",
     "window",
     "train_step",
@@ -21,6 +22,7 @@ BENCHMARKS = (
     "dask_workers",
     "overhead",
     "twins",
+    "report",
     "trouble",
 )
 

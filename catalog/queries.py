@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalog.columns import NOT_KEPT, coded
+from catalog.label_events import KEY, NEEDED, counting, effective, first_of_each, is_text, label_codes, reviewed
+from catalog.resolve import positions_of
 from catalog.schema import LABELS
-from catalog.table_reads import frame_of
+from catalog.table_reads import frame_of, sorted_labels
 from catalog.tables import Tables
 from datasets_registry.taxonomy import class_info, class_names
 
 Versions = Mapping[str, int] | None
 VALUES = ("cases", "present", "voxels", "ml")
 """What a coverage matrix can hold."""
+
+TRUSTED = ("accepted", "reviewed")
+"""Which pseudo-labels a training may be asked to learn from."""
 
 TOLD = tuple(name for name in LABELS if name not in NOT_KEPT)
 """Columns of a label in answers: all but the files' manifest and the sampled voxels."""
@@ -70,9 +75,9 @@ def coverage(
 def coverages(tables: Tables, state: str | None = None, at_versions: Versions = None) -> dict[str, pd.DataFrame]:
     """Return the matrix of `coverage` for each of `VALUES`, from one look at the tables."""
     versions = at_versions or tables.versions()
-    counted = ("class_name", "state", "voxels", "ml", "committed_at")
+    counted = (*NEEDED, "voxels", "ml")
     rows = tables.label_rows(state=state, at_versions=versions, columns=counted)
-    rows = rows.filter(pa.array(_effective(rows)))
+    rows = rows.filter(pa.array(effective(rows)))
     datasets = sorted(tables.cases(at_versions=versions, columns=["dataset"])["dataset"].unique())
     places = (_places(rows["class_name"], class_names()), _places(rows["dataset"], datasets))
     voxels, ml = rows["voxels"].to_numpy(), rows["ml"].to_numpy()
@@ -104,37 +109,50 @@ def effective_labels(
     at_versions: Versions = None,
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return one label row per case and class: the annotated one where there is one, else the newest pseudo-label.
+    """Return one label row per case and class: the human one, else the newest reviewed, else the newest pseudo-label.
 
-    Columns as `Tables.labels()`, sorted by case and channel. state: keep only annotated or pseudo ones beforehand.
-    columns: read only these, `state` and `committed_at` among them, beside those that name the case.
+    Retracted and rejected ones never count: retracted by run, rejected by a reviewer, or by the factory where no
+    reviewer accepted it. A later pseudo-label does not hide one that a reviewer accepted, or corrected.
+    Columns as `Tables.labels()` and `verdict`, sorted by case and channel. state: keep only annotated or pseudo ones
+    beforehand. columns: read only these, beside those that name the label and tell whether it counts.
     """
-    rows = tables.label_rows(dataset, state=state, at_versions=at_versions, columns=columns)
-    frame = frame_of(rows.filter(pa.array(_effective(rows))))
+    asked = [*(LABELS if columns is None else columns), *NEEDED]
+    rows = tables.label_rows(dataset, state=state, at_versions=at_versions, columns=asked)
+    frame = frame_of(rows.filter(pa.array(effective(rows))))
     return frame.sort_values(["case_id", "channel"]).reset_index(drop=True)
 
 
-def _effective(rows: pa.Table) -> NDArray[np.bool_]:
-    """Return for each label row whether it is the one that counts for its case and class."""
-    if rows.num_rows == 0:
-        return np.zeros(0, dtype=bool)
-    cases, _ = coded(rows["case_id"])
-    channel = rows["channel"].to_numpy()
-    codes = cases.astype(np.int64) * (int(channel.max()) + 1) + channel
-    effective: NDArray[np.bool_] = np.bincount(codes)[codes] == 1
-    several = np.flatnonzero(~effective)  # a human and a pseudo one, or pseudo ones of several models
-    some = rows.take(pa.array(several))
-    order = np.lexsort(
-        (
-            some["annotation"].cast(pa.string()).to_numpy(zero_copy_only=False).astype(str),
-            -some["committed_at"].cast(pa.int64()).to_numpy(),
-            pc.not_equal(some["state"].cast(pa.string()), "annotated").to_numpy(zero_copy_only=False),
-            codes[several],
-        )
+def labels_to_learn(
+    tables: Tables, trusted: str, case_ids: Iterable[str] | None = None, at_versions: Versions = None
+) -> pd.DataFrame:
+    """Return the pseudo-labels that a training may learn from, one a case and class, sorted by case and channel.
+
+    trusted: `accepted`, by the factory or a reviewer, or `reviewed`, by a reviewer alone. Where people annotated the
+    class there is none; of several the reviewed one, then the newest. Retracted and rejected ones never are.
+    Columns as `Tables.labels()`, `verdict`, and `reviewed`: whether a person looked at it. ValueError for another word.
+    """
+    if trusted not in TRUSTED:
+        raise ValueError(f"pseudo-labels to learn from: {trusted!r}, expected {' or '.join(TRUSTED)}")
+    ids = None if case_ids is None else list(case_ids)
+    rows = tables.label_rows(case_ids=ids, at_versions=at_versions, columns=[*KEY, *NEEDED])
+    seen = reviewed(rows)
+    good = seen | is_text(rows["decision"], "accept") if trusted == "accepted" else seen
+    places = np.zeros(0, dtype=np.int64)
+    if rows.num_rows:
+        codes = label_codes(rows)
+        human = is_text(rows["state"], "annotated")
+        kept = np.flatnonzero(good & counting(rows) & ~np.isin(codes, codes[human]))
+        places = kept[first_of_each(rows.take(pa.array(kept)), codes[kept])]
+    chosen = rows.take(pa.array(places))
+    whole = tables.label_rows(
+        case_ids=chosen["case_id"].unique().to_pylist(),
+        state="pseudo",
+        at_versions=at_versions,
+        columns=[*LABELS, "verdict"],
     )
-    _, first = np.unique(codes[several][order], return_index=True)
-    effective[several[order[first]]] = True
-    return effective
+    found = whole.filter(pa.array(positions_of(whole, chosen, KEY) >= 0))
+    frame = frame_of(found).assign(reviewed=reviewed(found))
+    return frame.sort_values(["case_id", "channel"]).reset_index(drop=True)
 
 
 def labelled_cases(
@@ -142,11 +160,12 @@ def labelled_cases(
 ) -> pd.DataFrame:
     """Return the cases where annotators, or a model, looked for a class, each with its label row (columns `TOLD`).
 
-    state: annotated or pseudo. present: only where the class was found (True) or was not (False).
-    A KeyError names the nearest classes where there is none of that name.
+    state: annotated or pseudo, without what was retracted or rejected. present: only where the class was found (True)
+    or was not (False). A KeyError names the nearest classes where there is none of that name.
     """
     class_info(class_name)
-    labels = tables.labels(class_name=class_name, state=state, columns=TOLD, at_versions=at_versions)
+    rows = tables.label_rows(class_name=class_name, state=state, columns=[*TOLD, "verdict"], at_versions=at_versions)
+    labels = sorted_labels(rows.filter(pa.array(counting(rows))))
     return labels if present is None else labels[(labels["voxels"] > 0) == present].reset_index(drop=True)
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from catalog import schema
 from catalog.columns import CODED, coded, plain
 from catalog.delta import AppendTable
+from catalog.label_events import STANDING, standing_events, with_standing
 from catalog.location import Location
 from catalog.resolve import newest, positions_of
 from catalog.splits import settled_folds
@@ -31,7 +33,7 @@ _SETTLED = (
 """Columns of `cases` from which revisions and folds are settled, and those that labels take from their case."""
 
 SETTLED_KEPT = 4
-"""Versions of the cases whose folds are kept in memory."""
+"""Versions of the cases whose folds are kept in memory, and of the events about labels."""
 
 
 def _now() -> datetime:
@@ -53,6 +55,7 @@ class TableReads:
             for name in schema.TABLES
         }
         self._settled_at: OrderedDict[tuple[int, ...], pd.DataFrame] = OrderedDict()
+        self._standing_at: OrderedDict[int, pd.DataFrame] = OrderedDict()
 
     def exist(self) -> bool:
         """Whether there are tables already; looking does not create them."""
@@ -186,12 +189,15 @@ class TableReads:
         columns: Sequence[str] | None = None,
         at_versions: Versions = None,
         history: bool = False,
+        retracted: bool = False,
     ) -> pd.DataFrame:
         """Return the labels of current cases, sorted by case, annotation and channel.
 
-        Columns: those of `schema.LABELS` (or `columns` of them), and `dataset`, `role`, `fold`, `path` of the case.
-        The keyword arguments keep only rows with that value. history: labels on superseded versions of cases, and on
-        withdrawn cases, too.
+        Columns: those of `schema.LABELS` (or `columns` of them, and of `label_events.STANDING`), and `dataset`,
+        `role`, `fold`, `path` of the case. The keyword arguments keep only rows with that value. retracted: labels
+        that were retracted, too. history: these, and labels on superseded versions of cases, and on withdrawn cases.
+        A retraction that `at_versions` does not know of has not happened. Which of several labels of one class counts,
+        and whether a reviewer rejected it, is for `queries.effective_labels`.
         Name `columns` where the table is large: manifests and sampled voxels are most of its bytes.
         """
         rows = self.label_rows(
@@ -204,8 +210,9 @@ class TableReads:
             columns=columns,
             at_versions=at_versions,
             history=history,
+            retracted=retracted,
         )
-        return frame_of(rows.take(pa.array(_label_order(rows))))
+        return sorted_labels(rows)
 
     def label_rows(
         self,
@@ -219,6 +226,7 @@ class TableReads:
         columns: Sequence[str] | None = None,
         at_versions: Versions = None,
         history: bool = False,
+        retracted: bool = False,
     ) -> pa.Table:
         """Return what `labels` does as Arrow, text as dictionaries, in no stated order: for millions of rows."""
         versions = at_versions or {"cases": self._tables["cases"].version()}
@@ -232,13 +240,34 @@ class TableReads:
         }
         needed = ["case_id", "ingest_key", "annotation", "channel", "revision"]
         wanted = list(schema.LABELS) if columns is None else list(dict.fromkeys([*needed, *columns]))
-        rows = self._tables["labels"].read(versions.get("labels"), wanted, where, coded=True)
+        told = [name for name in wanted if name in STANDING]
+        wanted = [name for name in wanted if name not in STANDING]
+        standing = self._standing(at_versions)
+        judged = bool(told) or not standing.empty
+        read = list(dict.fromkeys([*wanted, "class_name", "state"])) if judged else wanted
+        rows = self._tables["labels"].read(versions.get("labels"), read, where, coded=True)
         found = positions_of(rows, cases, ["case_id", "ingest_key"])
         current = (found >= 0) & newest(rows, schema.KEYS["labels"])
         rows, found = rows.filter(pa.array(current)), found[current]
         for name in OF_THE_CASE:
             rows = rows.append_column(cases.schema.field(name), cases[name].take(pa.array(found)))
-        return rows
+        if not judged:
+            return rows
+        rows = with_standing(rows, standing)
+        if not (history or retracted):
+            rows = rows.filter(pc.invert(rows["retracted"]))
+        return rows.select([*wanted, *OF_THE_CASE, *told])
+
+    def _standing(self, at_versions: Versions) -> pd.DataFrame:
+        """Return what stands of the events about labels; of an `at_versions` from before there were any, nothing."""
+        version = self._tables["label_events"].version() if at_versions is None else at_versions.get("label_events", -1)
+        if version not in self._standing_at:
+            none = frame_of(schema.arrow_schema("label_events").empty_table())
+            events = self.events(at_versions={"label_events": version}) if version >= 0 else none
+            self._standing_at[version] = standing_events(events)
+            while len(self._standing_at) > SETTLED_KEPT:
+                self._standing_at.popitem(last=False)
+        return self._standing_at[version]
 
     def _case_columns(
         self, dataset: str | None, case_ids: Iterable[str] | None, versions: Mapping[str, int], *, history: bool
@@ -297,6 +326,11 @@ def _label_order(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def _rank(texts: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.argsort(np.argsort(texts.to_numpy(zero_copy_only=False).astype(str), kind="stable"))
+
+
+def sorted_labels(rows: pa.Table) -> pd.DataFrame:
+    """Return label rows as `Tables.labels` does: sorted by case, annotation and channel."""
+    return frame_of(rows.take(pa.array(_label_order(rows))))
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:

@@ -9,11 +9,13 @@ import typer
 
 if TYPE_CHECKING:
     from catalog.tables import Tables
+    from tasks.pseudo_choice import PseudoChoice
     from tasks.settings import Settings
     from tasks.splits import SplitChoice
 
 EXIT_REFUSED = 1
 EXIT_CASES_REFUSED = 3
+EXIT_NOT_PROMOTED = 4
 
 Workspace = Annotated[
     Path | None,
@@ -41,6 +43,26 @@ CaseList = Annotated[
 DropLeaking = Annotated[
     bool, typer.Option("--drop-leaking", help="Leave out cases that would leak, instead of refusing the request.")
 ]
+
+UsePseudo = Annotated[
+    str | None,
+    typer.Option(
+        "--use-pseudo",
+        help="Learn from pseudo-labels too, where nobody annotated a class: `accepted`, by the factory or a reviewer, "
+        "or `reviewed` ones alone.",
+    ),
+]
+PseudoCohort = Annotated[
+    list[str] | None,
+    typer.Option(help="With --use-pseudo: an external cohort whose scans enter by pseudo-labels; may be repeated."),
+]
+
+
+def pseudo_choice(trusted: str | None, cohorts: list[str] | None) -> PseudoChoice | None:
+    """Return which pseudo-labels the options of a command ask for."""
+    from tasks.pseudo_choice import PseudoChoice
+
+    return PseudoChoice.of(trusted, cohorts)
 
 
 def split_choice(split: str, fold: int | None, cases: Path | None, drop_leaking: bool) -> SplitChoice:

@@ -14,8 +14,11 @@ from flows.cli_options import (
     DropLeaking,
     Fold,
     PresetName,
+    PseudoCohort,
     Split,
+    UsePseudo,
     Workspace,
+    pseudo_choice,
     settings_for,
     split_choice,
 )
@@ -39,6 +42,8 @@ def train(
     cases: CaseList = None,
     drop_leaking: DropLeaking = False,
     resume: Resume = None,
+    use_pseudo: UsePseudo = None,
+    pseudo_cohort: PseudoCohort = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,13 +56,14 @@ def train(
     from tasks.ranks import take_part
 
     settings, choice = settings_for(workspace), split_choice(split, fold, cases, drop_leaking)
+    pseudo = pseudo_choice(use_pseudo, pseudo_cohort)
     if launched_rank():
         take_part(settings.torch_device())  # the first process has the flow, MLflow and the registry
         return
     from flows.train import train as train_flow
 
     with flow_context(settings, as_json=as_json):
-        outcome = train_flow(config, settings, dataset or None, choice, resume)
+        outcome = train_flow(config, settings, dataset or None, choice, resume, pseudo)
     print_training(outcome, as_json=as_json)
 
 

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.progress_artifact import progress_artifact
 from flows.run_record import RunRecord, recorded_run
+from tasks.pseudo_choice import PseudoChoice
 from tasks.registry import model_version
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
@@ -23,12 +24,14 @@ def train(
     datasets: Sequence[str] | None = None,
     choice: SplitChoice | None = None,
     resume: str | None = None,
+    pseudo: PseudoChoice | None = None,
 ) -> TrainOutcome:
     """Train the universal model on every human label that the split (default: its test) does not hold out.
 
     Afterwards there is an MLflow run with parameters, loss curves and table versions, and a registered version aliased
     `challenger`. A second run trains another version. preset: a name in `models/presets`, or a file. resume: go on in
-    this MLflow run, which was stopped or killed, `last` for the newest such; it knows all the rest.
+    this MLflow run, which was stopped or killed, `last` for the newest such; it knows all the rest. pseudo: which
+    pseudo-labels are learnt from too.
     """
     settings = settings or Settings()
     about = {"preset": preset} if resume is None else {"resume": resume}
@@ -38,7 +41,7 @@ def train(
             outcome = resume_training_task(run_id, settings, flow_run_id=record.flow_run_id)
         else:
             outcome = train_model_task(
-                preset, settings, datasets=datasets, choice=choice, flow_run_id=record.flow_run_id
+                preset, settings, datasets=datasets, choice=choice, pseudo=pseudo, flow_run_id=record.flow_run_id
             )
         _publish(outcome, record)
         return outcome
@@ -55,6 +58,7 @@ def fine_tune(
     add_classes: Sequence[str] | None = None,
     transfer_to: Sequence[str] | None = None,
     text_encoder: str | None = None,
+    pseudo: PseudoChoice | None = None,
 ) -> TrainOutcome:
     """Go on training from the registered version `model`, which stays as it is.
 
@@ -63,7 +67,8 @@ def fine_tune(
     classes: the loss is computed on these alone; the others keep their outputs only as far as the shared network lets
     them. add_classes: new classes get a head of their own, the only part that is trained, and the older ones keep
     their outputs to the last bit. transfer_to: these classes take the place of the older ones. text_encoder: for the
-    new classes, where the model's own cannot be had.
+    new classes, where the model's own cannot be had. pseudo: which pseudo-labels are learnt from too: from the
+    champion that made them, this trains the challenger of the next round.
     """
     settings = settings or Settings()
     about = {"preset": preset, "model": model}
@@ -78,6 +83,7 @@ def fine_tune(
             transfer_to=transfer_to,
             text_encoder=text_encoder,
             choice=choice,
+            pseudo=pseudo,
             flow_run_id=record.flow_run_id,
         )
         _publish(outcome, record)

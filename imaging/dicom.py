@@ -19,12 +19,12 @@ from imaging.dicom_series import (
     position_order,
     read_headers,
 )
-from imaging.dicom_stack import form_stack
+from imaging.dicom_stack import Stack, form_stack
 from imaging.errors import BadInput
 from imaging.resample import shear_degrees, straighten
 from imaging.volume import Step, Volume
 
-__all__ = ["DicomSeries", "SeriesList", "find_series", "position_order", "read_series"]
+__all__ = ["DicomSeries", "SeriesList", "find_series", "position_order", "read_series", "series_stack"]
 
 
 def read_series(series: DicomSeries | Sequence[Path]) -> Volume:
@@ -36,22 +36,11 @@ def read_series(series: DicomSeries | Sequence[Path]) -> Volume:
     Raises BadInput for anything that is no single, whole, regular CT volume. Messages and steps name series by hash
     and files by their ordinal in name order.
     """
-    files = series.files if isinstance(series, DicomSeries) else tuple(series)
-    if not files:
-        raise ValueError("a DICOM series of no files: list its slices")
-    where = f"DICOM series {series.key}" if isinstance(series, DicomSeries) else f"DICOM folder of {len(files)} files"
-    headers = read_headers(files, where)
-    _check_one_patient(headers, where)
-    steps: list[Step] = []
-    headers = _largest_ct(headers, steps, where)
-    where = f"DICOM series {_key(headers[0])}"
-    headers = [frame for header in headers for frame in _frames_of(header, where)]
-    _check_kind(headers, where)
-    stack = form_stack(headers, where)
+    stack, where = series_stack(series)
+    steps = list(stack.steps)
     slices = [read_hu(header, where) for header in stack.slices]
     # (Z, Y, X) in memory, seen as (X, Y, Z)
     array = np.stack([one.hu for one in slices]).transpose(2, 1, 0)
-    steps += stack.steps
     rescales = {(one.slope, one.intercept) for one in slices}
     if len(rescales) > 1:
         steps.append(Step("rescale_per_slice", {"slope_intercept": sorted(map(list, rescales))}))
@@ -65,6 +54,26 @@ def read_series(series: DicomSeries | Sequence[Path]) -> Volume:
     if shear_degrees(volume.affine) < 1e-3:
         return volume
     return straighten(volume)
+
+
+def series_stack(series: DicomSeries | Sequence[Path]) -> tuple[Stack, str]:
+    """Return the slices that `read_series` reads, in its order, with the affine of their array, and how errors call it.
+
+    A tilted gantry stays: the affine is sheared. Steps are those of choosing and ordering. Raises as `read_series`.
+    """
+    files = series.files if isinstance(series, DicomSeries) else tuple(series)
+    if not files:
+        raise ValueError("a DICOM series of no files: list its slices")
+    where = f"DICOM series {series.key}" if isinstance(series, DicomSeries) else f"DICOM folder of {len(files)} files"
+    headers = read_headers(files, where)
+    _check_one_patient(headers, where)
+    steps: list[Step] = []
+    headers = _largest_ct(headers, steps, where)
+    where = f"DICOM series {_key(headers[0])}"
+    headers = [frame for header in headers for frame in _frames_of(header, where)]
+    _check_kind(headers, where)
+    stack = form_stack(headers, where)
+    return Stack(stack.slices, stack.affine, [*steps, *stack.steps]), where
 
 
 def _key(header: SliceHeader) -> str:

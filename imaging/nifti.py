@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from isal import igzip
 from numpy.typing import NDArray
 
 from imaging.errors import BadInput
+from imaging.label_table import EXTENSION_CODE, LabelEntry, caret_label_table
 from imaging.nifti_bytes import VoxelStream, open_stream
 from imaging.resample import shear_degrees
 from imaging.volume import Affine, Step, Volume
@@ -63,9 +66,10 @@ def read_nifti(
     return Volume(_scale(array, header.fields, place, steps), affine, tuple(steps))
 
 
-def write_nifti(volume: Volume, path: Path) -> None:
+def write_nifti(volume: Volume, path: Path, labels: Sequence[LabelEntry] = ()) -> None:
     """Write a volume as .nii or .nii.gz with its dtype as given (bool as uint8), aside first and then moved into place.
 
+    labels: names and colours of the values, kept in the header as a label table (an extension; intent LABEL).
     sform and qform both hold the affine; qform is left out (code 0) when the affine is sheared, which it cannot hold.
     The same volume gives the same bytes. Raises ValueError for a dtype NIfTI readers do not share.
     """
@@ -79,7 +83,10 @@ def write_nifti(volume: Volume, path: Path) -> None:
     straight = shear_degrees(volume.affine) < 0.01
     header.set_qform(volume.affine, code=1 if straight else 0, strip_shears=True)
     header.set_xyzt_units("mm")
-    header["vox_offset"] = 352
+    extension = _label_extension(labels)
+    header["vox_offset"] = 348 + len(extension)
+    if labels:
+        header.set_intent("label")
     header["magic"] = b"n+1"
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -88,9 +95,9 @@ def write_nifti(volume: Volume, path: Path) -> None:
             if path.name.endswith(".gz"):
                 # no name and no time in the gzip header: equal volumes give equal files
                 with igzip.IGzipFile(filename="", mode="wb", fileobj=raw, compresslevel=2, mtime=0) as packed:
-                    _write_parts(packed, header, array)
+                    _write_parts(packed, header, extension, array)
             else:
-                _write_parts(raw, header, array)
+                _write_parts(raw, header, extension, array)
             raw.flush()
             os.fsync(raw.fileno())
         aside.replace(path)
@@ -98,9 +105,18 @@ def write_nifti(volume: Volume, path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _write_parts(target: Any, header: Any, array: NDArray[Any]) -> None:
+def _label_extension(labels: Sequence[LabelEntry]) -> bytes:
+    """Return what follows the header: the flag of extensions, and the label table as one of a multiple of 16 bytes."""
+    if not labels:
+        return b"\0\0\0\0"
+    xml = caret_label_table(labels)
+    size = -(-(len(xml) + 8) // 16) * 16
+    return b"\1\0\0\0" + struct.pack("<ii", size, EXTENSION_CODE) + xml.ljust(size - 8, b"\0")
+
+
+def _write_parts(target: Any, header: Any, extension: bytes, array: NDArray[Any]) -> None:
     target.write(header.binaryblock)
-    target.write(b"\0\0\0\0")  # no extensions
+    target.write(extension)
     # F order on disk, slice by slice so that a transposed volume is not copied whole
     for k in range(array.shape[2]):
         target.write(array[:, :, k].astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="F"))

@@ -115,6 +115,7 @@ class Learner:
             batch.annotated,
             batch.valid,
             class_weights=torch.tensor(weights) if settings.loss_weights else None,
+            pair_weights=batch.weights,
             bce_weight=settings.bce_weight,
             dice_weight=settings.dice_weight,
             balance=settings.balance,

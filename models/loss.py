@@ -38,6 +38,7 @@ def masked_loss(
     valid: Tensor | None = None,
     *,
     class_weights: Tensor | None = None,
+    pair_weights: Tensor | None = None,
     bce_weight: float = 1.0,
     dice_weight: float = 1.0,
     balance: float = 0.0,
@@ -47,7 +48,9 @@ def masked_loss(
     logits: (B, C, X, Y, Z). target: the same shape, 0/1 or bool. annotated: (B, C) bool; False: nobody looked, the pair
     gets exactly zero gradient, whatever its target holds. True with an empty target: a negative. valid: (B, 1, X, Y, Z)
     bool, False in padding, which counts nowhere; None: everything is valid.
-    class_weights: (C,), 0 or more, relative to each other.
+    class_weights: (C,), 0 or more, relative to each other. pair_weights: (B, C), 0 or more, 1: as somebody's own
+    drawing counts. They scale what a pair adds and not the others': a batch of nothing but pairs of weight 0.5 has
+    half the gradient.
     balance: 0 is the published BCE, where each voxel weighs the same; 1 lets the voxels of a class weigh as much as all
     others of its patch together. A small organ then has a gradient before Dice notices it.
     No annotated pair: a zero loss that still has a (zero) gradient. Raises ValueError on shapes that disagree.
@@ -66,6 +69,8 @@ def masked_loss(
     bce, dice = _pair_losses(chosen, truth, inside, balance)  # (P,), (P,)
     weights = torch.ones_like(bce) if class_weights is None else class_weights.to(bce)[pairs[:, 1]]
     weights = weights / weights.sum().clamp(min=TINY)  # (P,), their sum is 1, or 0 where no pair weighs anything
+    if pair_weights is not None:
+        weights = weights * pair_weights[pairs[:, 0], pairs[:, 1]].to(weights)
     each = bce_weight * bce + dice_weight * dice
     loss = (each * weights).sum()
     parts = LossParts((bce.detach() * weights).sum(), (dice.detach() * weights).sum(), pairs, each.detach())

@@ -21,6 +21,7 @@ class TrainCase:
 
     annotated: taxonomy channels somebody looked for (absent ones too). shape: voxels X Y Z. foreground: for a channel,
     some of its voxels, (n, 3) X Y Z; a channel that is absent here is missing or has no rows. dataset: whose it is.
+    pseudo: those of `annotated` where only a model looked; they have a weight and a share of patches of their own.
     """
 
     case_id: str
@@ -28,6 +29,11 @@ class TrainCase:
     shape: Int3
     foreground: Mapping[int, NDArray[np.integer[Any]]]
     dataset: str = ""
+    pseudo: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if strangers := sorted(set(self.pseudo) - set(self.annotated)):
+            raise ValueError(f"{self.case_id}: pseudo-labelled channels {strangers} are not among {self.annotated}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +50,13 @@ class Shares:
     """What a plan draws in the long run, as shares of all patches that add up to 1.
 
     classes: by the class a patch is centred on; `anywhere` for the others. datasets, cases: by where it is from.
+    pseudo: of patches drawn for what only a model labelled.
     """
 
     classes: dict[str, float]
     datasets: dict[str, float]
     cases: dict[str, float]
+    pseudo: float = 0.0
 
 
 class _Wheel:
@@ -68,6 +76,47 @@ class _Wheel:
         return self.numbers[min(found, len(self.numbers) - 1)]
 
 
+class _Pool:
+    """Pairs of case and channel to draw patches for; `own`: the channels of each case that are in this pool."""
+
+    def __init__(
+        self, cases: Sequence[TrainCase], own: Sequence[set[int]], wanted: Mapping[int, str], train: TrainSettings
+    ) -> None:
+        self._foreground = train.foreground
+        kept = [(case, channels) for case, channels in zip(cases, own, strict=True) if channels]
+        self.cases = [case for case, _ in kept]
+        case_weights = [float(train.dataset_weights.get(case.dataset, 1.0)) for case in self.cases]
+        self._any = _Wheel(range(len(self.cases)), case_weights)
+        showing: dict[int, list[int]] = {}
+        for index, (case, channels) in enumerate(kept):
+            for channel in sorted(channels):
+                if len(case.foreground.get(channel, ())) and case_weights[index] > 0:
+                    showing.setdefault(channel, []).append(index)
+        self._with = {c: _Wheel(found, [case_weights[index] for index in found]) for c, found in showing.items()}
+        present = sorted(showing)
+        self._classes = _Wheel(present, [_class_weight(wanted[c], len(showing[c]), train) for c in present])
+        if not self._any.numbers or (present and self._foreground and not self._classes.numbers):
+            raise ValueError("train: all weights of data sets or of classes are 0, so nothing can be drawn; raise one")
+
+    def draw(self, random: np.random.Generator) -> tuple[TrainCase, int | None]:
+        """Return a case, and the channel that the patch is centred near; None: anywhere."""
+        if self._classes.numbers and random.random() < self._foreground:
+            channel = self._classes.draw(random)
+            return self.cases[self._with[channel].draw(random)], channel
+        return self.cases[self._any.draw(random)], None
+
+    def shares(self) -> tuple[dict[int | None, float], list[float]]:
+        """Return the shares of this pool's patches by channel (None: anywhere) and by case."""
+        centred = self._foreground if self._classes.numbers else 0.0
+        by_case = np.zeros(len(self.cases))
+        by_case[self._any.numbers] += (1 - centred) * self._any.shares
+        channels: dict[int | None, float] = {None: 1 - centred}
+        for channel, share in zip(self._classes.numbers, self._classes.shares, strict=True):
+            channels[channel] = centred * float(share)
+            by_case[self._with[channel].numbers] += centred * share * self._with[channel].shares
+        return channels, by_case.tolist()
+
+
 class SamplingPlan:
     """Draws patches: data set weight times class weight.
 
@@ -75,6 +124,8 @@ class SamplingPlan:
     occur, in a case drawn by data set weight over the cases that show it. The others lie anywhere in a case drawn by
     data set weight. Class weight: `class_weights` (1 where not named), times `lesion_weight` for tumours and cysts,
     times (cases that show it) ** -rarity. Nothing but `random` decides: equal generators give equal patches.
+    A share `pseudo_share` of all patches is drawn in this way over what only a model labelled, the others over what
+    people did; where there is only one of the two, all are. A patch is learnt from with all labels of its case.
     Patches stay inside a scan that is large enough; a smaller one lies in their middle.
     Raises ValueError when no case annotates a class of the model, for weights of data sets or classes that are not
     there, and where all weights are 0.
@@ -82,34 +133,30 @@ class SamplingPlan:
 
     def __init__(self, cases: Sequence[TrainCase], model: ModelSettings, train: TrainSettings) -> None:
         wanted = dict(zip(model.channels, model.classes, strict=True))
-        self._patch, self._foreground = model.patch, train.foreground
-        self._cases = [case for case in cases if wanted.keys() & set(case.annotated)]
-        if not self._cases:
+        self._patch = model.patch
+        known = [case for case in cases if wanted.keys() & set(case.annotated)]
+        if not known:
             raise ValueError(
                 f"no case annotates any of the {len(model.classes)} classes of the model ({len(cases)} cases given); "
                 "check the query or the model's classes"
             )
         _check_named("class_weights", train.class_weights, model.classes)
-        _check_named("dataset_weights", train.dataset_weights, sorted({case.dataset for case in self._cases}))
-        case_weights = [float(train.dataset_weights.get(case.dataset, 1.0)) for case in self._cases]
-        self._any = _Wheel(range(len(self._cases)), case_weights)
-        showing: dict[int, list[int]] = {}
-        for index, case in enumerate(self._cases):
-            for channel in sorted(set(case.annotated) & wanted.keys()):
-                if len(case.foreground.get(channel, ())) and case_weights[index] > 0:
-                    showing.setdefault(channel, []).append(index)
-        self._with = {c: _Wheel(found, [case_weights[index] for index in found]) for c, found in showing.items()}
-        present = sorted(showing)
-        self._classes = _Wheel(present, [_class_weight(wanted[c], len(showing[c]), train) for c in present])
+        _check_named("dataset_weights", train.dataset_weights, sorted({case.dataset for case in known}))
         self._names = wanted
-        if not self._any.numbers or (present and self._foreground and not self._classes.numbers):
-            raise ValueError("train: all weights of data sets or of classes are 0, so nothing can be drawn; raise one")
+        pseudo = [wanted.keys() & set(case.pseudo) for case in known]
+        human = [(wanted.keys() & set(case.annotated)) - made for case, made in zip(known, pseudo, strict=True)]
+        share = train.pseudo_share if any(pseudo) else 0.0
+        self._pseudo_share = share if any(human) else 1.0
+        pools = ((human, 1 - self._pseudo_share), (pseudo, self._pseudo_share))
+        self._pools = [(_Pool(known, own, wanted, train), weight) for own, weight in pools if weight > 0]
 
     def draw(self, random: np.random.Generator) -> Pick:
         """Return the next patch that `random` decides on."""
-        if self._classes.numbers and random.random() < self._foreground:
-            channel = self._classes.draw(random)
-            case = self._cases[self._with[channel].draw(random)]
+        pool, _ = self._pools[0]
+        if len(self._pools) > 1 and random.random() < self._pseudo_share:  # no number taken where there is no choice
+            pool, _ = self._pools[1]
+        case, channel = pool.draw(random)
+        if channel is not None:
             voxels = case.foreground[channel]
             voxel = voxels[random.integers(len(voxels))]
             # the voxel falls in the middle half of the patch, not always at its centre
@@ -118,23 +165,23 @@ class SamplingPlan:
                 for v, size in zip(voxel, self._patch, strict=True)
             ]
             return Pick(case, channel, self._inside(wanted, case))
-        case = self._cases[self._any.draw(random)]
         wanted = [int(random.integers(max(0, n - size) + 1)) for n, size in zip(case.shape, self._patch, strict=True)]
         return Pick(case, None, self._inside(wanted, case))
 
     def shares(self) -> Shares:
         """Return how the patches of this plan are shared out over classes, data sets and cases."""
-        centred = self._foreground if self._classes.numbers else 0.0
-        by_case = np.zeros(len(self._cases))
-        by_case[self._any.numbers] += (1 - centred) * self._any.shares
-        classes = {"anywhere": 1 - centred}
-        for channel, share in zip(self._classes.numbers, self._classes.shares, strict=True):
-            classes[self._names[channel]] = centred * float(share)
-            by_case[self._with[channel].numbers] += centred * share * self._with[channel].shares
+        classes: dict[str, float] = {"anywhere": 0.0}
         datasets: dict[str, float] = {}
-        for case, share in zip(self._cases, by_case, strict=True):
-            datasets[case.dataset] = datasets.get(case.dataset, 0.0) + float(share)
-        return Shares(classes, datasets, {c.case_id: float(s) for c, s in zip(self._cases, by_case, strict=True)})
+        cases: dict[str, float] = {}
+        for pool, weight in self._pools:
+            by_channel, by_case = pool.shares()
+            for channel, share in by_channel.items():
+                name = "anywhere" if channel is None else self._names[channel]
+                classes[name] = classes.get(name, 0.0) + weight * share
+            for case, share in zip(pool.cases, by_case, strict=True):
+                datasets[case.dataset] = datasets.get(case.dataset, 0.0) + weight * share
+                cases[case.case_id] = cases.get(case.case_id, 0.0) + weight * share
+        return Shares(classes, datasets, cases, self._pseudo_share)
 
     def _inside(self, wanted: Sequence[int], case: TrainCase) -> Int3:
         x, y, z = (

@@ -39,7 +39,8 @@ class Batch:
     """What one step sees. classes: the classes of the model, in its order, that any of its patches annotates.
 
     image: (B, 1, X, Y, Z) float32, 0-1. bits: (B, W, X, Y, Z) int32, words of class bits. channels: the U taxonomy
-    channels of `classes`. annotated: (B, U) bool. valid: (B, 1, X, Y, Z) bool, false where a patch leaves its scan.
+    channels of `classes`. annotated: (B, U) bool. weights: (B, U) float32, how much each pair counts in the loss: 1, or
+    `pseudo_weight` where only a model looked. valid: (B, 1, X, Y, Z) bool, false where a patch leaves its scan.
     """
 
     case_ids: tuple[str, ...]
@@ -48,6 +49,7 @@ class Batch:
     image: Tensor
     bits: Tensor
     annotated: Tensor
+    weights: Tensor
     valid: Tensor
 
     @property
@@ -71,14 +73,16 @@ class Packed:
     hu: Tensor
     bits: Tensor
     annotated: Tensor
+    weights: Tensor
     inside: tuple[Box, ...]
     changes: tuple[Change, ...]
     hu_window: tuple[float, float]
 
     def to(self, device: torch.device | str) -> Packed:
         """Return the batch on `device`; from pinned memory, the copy goes on while this process does."""
-        hu, bits, annotated = (part.to(device, non_blocking=True) for part in (self.hu, self.bits, self.annotated))
-        return replace(self, hu=hu, bits=bits, annotated=annotated)
+        parts = (self.hu, self.bits, self.annotated, self.weights)
+        hu, bits, annotated, weights = (part.to(device, non_blocking=True) for part in parts)
+        return replace(self, hu=hu, bits=bits, annotated=annotated, weights=weights)
 
     def unpack(self) -> Batch:
         """Return what the network sees, augmented, in new memory on the device where this batch lies."""
@@ -92,7 +96,8 @@ class Packed:
             valid,
             self.changes,
         )
-        return Batch(self.case_ids, self.classes, self.channels, image, bits, self.annotated.clone(), valid)
+        annotated, weights = self.annotated.clone(), self.weights.clone()
+        return Batch(self.case_ids, self.classes, self.channels, image, bits, annotated, weights, valid)
 
 
 def unpack_masks(bits: Tensor, channels: Sequence[int]) -> Tensor:
@@ -126,7 +131,7 @@ Place = tuple[str, Int3]
 class Drawn:
     """A batch that is decided on but not yet read: its number and, for each patch, where it lies and what is changed.
 
-    classes, channels, annotated: see `Batch`.
+    classes, channels, annotated, weights: see `Batch`.
     """
 
     number: int
@@ -134,6 +139,7 @@ class Drawn:
     classes: tuple[str, ...]
     channels: tuple[int, ...]
     annotated: NDArray[np.bool_]
+    weights: NDArray[np.float32]
     changes: tuple[Change, ...]
 
 
@@ -174,6 +180,10 @@ class PatchSampler:
             classes=tuple(classes),
             channels=channels,
             annotated=np.array([[c in case.annotated for c in channels] for case in cases]),
+            weights=np.array(
+                [[self._train.pseudo_weight if c in case.pseudo else 1.0 for c in channels] for case in cases],
+                np.float32,
+            ),
             changes=tuple(draw_change(random, self._train, case.dataset) for case in cases),
         )
 
@@ -186,6 +196,7 @@ class PatchSampler:
             hu=torch.from_numpy(voxels.hu).transpose(-1, -3),  # (B, X, Y, Z)
             bits=torch.from_numpy(voxels.bits.view(np.int32)).transpose(-1, -3),  # (B, W, X, Y, Z)
             annotated=torch.from_numpy(drawn.annotated),  # (B, U)
+            weights=torch.from_numpy(drawn.weights),  # (B, U)
             inside=inside,
             changes=drawn.changes,
             hu_window=self._hu_window,

@@ -70,6 +70,8 @@ class TrainSettings:
     even by default: dataset_weights, how often each case of a data set counts (1 where not named; 0: never).
     class_weights: of a class (1 where not named). lesion_weight: times this for tumours and cysts. rarity: -1 to 1; at
     1 a class counts in inverse proportion to the cases that show it, at 0 all alike, at -1 as often as cases show it.
+    pseudo_weight: 0 to 1, how much a (case, class) that only a model labelled counts in the loss beside one that a
+    person did. pseudo_share: share of patches drawn for what only a model labelled, where there is any.
     shift, stretch: largest intensity shift and change of scale, of the 0-1 range, of a share `shift_share` of patches.
     rotate_share: share of patches turned by 90, 180 or 270 degrees in the axial plane. zoom_share: share of the patches
     of `zoom_datasets` that are magnified, by a factor drawn from `zoom_range`. See `models.augment`.
@@ -97,6 +99,8 @@ class TrainSettings:
     class_weights: Mapping[str, float] = field(default_factory=dict)
     lesion_weight: float = 1.0
     rarity: float = 0.0
+    pseudo_weight: float = 0.5
+    pseudo_share: float = 0.3
     shift: float = 0.1
     stretch: float = 0.1
     shift_share: float = 0.2
@@ -133,7 +137,16 @@ class TrainSettings:
         ):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a number of 0 or more")
-        for name in ("foreground", "shift_share", "rotate_share", "zoom_share", "lr_floor", "balance"):
+        for name in (
+            "foreground",
+            "pseudo_weight",
+            "pseudo_share",
+            "shift_share",
+            "rotate_share",
+            "zoom_share",
+            "lr_floor",
+            "balance",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)}, expected a share between 0 and 1")
         if len(self.zoom_range) != 2 or not 1 <= self.zoom_range[0] <= self.zoom_range[1] <= 2:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mlflow
 
 from models.checkpoint import read_metadata
 from models.extend import settings_from
+from models.licence import LICENCE
 from models.plan import SamplingPlan
 from models.settings import Preset, as_mapping
 from models.train import LAST, train
+from tasks.metric_queue import MetricQueue, MetricRow
 from tasks.patches import LakePatchSource, training_source
+from tasks.pending import Registration, register
 from tasks.pictures import loss_curves
 from tasks.prediction import TRAINED_CLASSES, trained_classes
 from tasks.prefect_task import as_task
 from tasks.progress import duration, report_progress
+from tasks.pseudo_choice import PSEUDO_LABELS, PseudoChoice, licence_entries, makers
 from tasks.ranks import other_ranks
 from tasks.registry import (
     CHALLENGER,
@@ -27,14 +31,13 @@ from tasks.registry import (
     ModelVersion,
     fetch_checkpoint,
     model_version,
-    register_checkpoint,
-    set_alias,
     training_cases,
 )
 from tasks.settings import Settings
 from tasks.splits import SplitChoice, deal_new_cases
 from tasks.tracking import log_parameters, mlflow_client, tracked_run
 from tasks.train_request import REQUEST, TrainRequest, new_request, only_process_of, stored_request
+from tasks.training_data import log_training_data
 from tasks.workspace import open_workspace
 
 LOG_EVERY_STEPS = 10
@@ -72,6 +75,7 @@ def train_model(
     transfer_to: Sequence[str] | None = None,
     text_encoder: str | None = None,
     choice: SplitChoice | None = None,
+    pseudo: PseudoChoice | None = None,
     flow_run_id: str | None = None,
 ) -> TrainOutcome:
     """Train on every human label that the split does not hold out and register the result as `challenger`.
@@ -80,7 +84,9 @@ def train_model(
     computed on these only; the network keeps all its classes. start_from: go on from this version's weights, with its
     network's settings. add_classes: give it a new head for these, and train only that. transfer_to: keep its backbone,
     and the head as far as text means the same, for these classes instead of its own. text_encoder: for the new classes.
-    choice: default: all folds but the test. Cases that have no fold yet get one first.
+    choice: default: all folds but the test. Cases that have no fold yet get one first. pseudo: pseudo-labels to learn
+    from too, for classes that nobody annotated there; the run keeps whose they are, and the
+    model the strictest licence.
     What was read can be read again: the run records the versions of the tables.
     """
     if start_from is None and (add_classes is not None or transfer_to is not None):
@@ -100,6 +106,7 @@ def train_model(
         classes=None if classes is None else tuple(classes),
         start_from=None if start_from is None else start_from.uri,
         transfer=transfer_to is not None,
+        pseudo=pseudo,
     )
     if network is not None:
         request = replace(request, model=as_mapping(network))
@@ -123,7 +130,7 @@ def resume_training(run_id: str, settings: Settings, *, flow_run_id: str | None 
 def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_run_id: str | None) -> TrainOutcome:
     """Train what is asked for in a new run, or go on in `run_id`."""
     workspace, versions = open_workspace(settings), dict(request.table_versions)
-    source = training_source(workspace, request.datasets, request.classes, request.choice, versions)
+    source = training_source(workspace, request.datasets, request.classes, request.choice, versions, request.pseudo)
     chosen = request.preset(settings)
     parent = None if request.start_from is None else model_version(request.start_from, settings)
     initial = None if parent is None else fetch_checkpoint(parent, settings)
@@ -133,9 +140,9 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
     cases = [case.case_id for case in source.cases()]
     tags = {
         "flow_run_id": flow_run_id,
-        "table_versions": json.dumps(versions),
         "datasets": ",".join(sorted({case_id.split("/")[0] for case_id in cases})),
         "start_from": request.start_from,
+        **(makers(source.lineage) if source.lineage else {}),
         FOLD_TAG: None if request.parent_run_id is None else str(request.choice.fold),
     }
     started = time.monotonic()
@@ -146,15 +153,17 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
         tags=tags,
         run_id=run_id,
         parent_run_id=request.parent_run_id,
+        table_versions=versions,
         system_metrics=True,
     ) as tracked:
         out_dir = settings.workspace.absolute() / "training" / tracked
         with only_process_of(out_dir, tracked):
             if run_id is None:
                 seen = sorted({*cases, *([] if parent is None else training_cases(parent, settings))})
-                _log_request(request, chosen, source, seen)
-            history = LossHistory(chosen.train.steps, _losses_so_far(run_id, out_dir, settings))
-            with other_ranks(chosen.train):
+                _log_request(request, chosen, source, seen, settings)
+            before = _losses_so_far(run_id, out_dir, settings)
+            with MetricQueue(tracked, settings) as curves, other_ranks(chosen.train):
+                history = LossHistory(chosen.train.steps, curves, before)
                 result = train(
                     source,
                     chosen.model,
@@ -168,17 +177,27 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
                     extra={
                         "mlflow_run_id": tracked,
                         **({} if request.start_from is None else {"parent": request.start_from}),
+                        **_pseudo_entries(source, initial),
                         TRAINED_CLASSES: ",".join(name for name in chosen.model.classes if name in learnt),
                     },
                 )
             seconds = time.monotonic() - started
-            mlflow.log_metrics({"seconds": seconds, "patches_per_second": result.patches_per_s})
-            mlflow.log_artifact(str(loss_curves(history.rows, out_dir / "loss.png")))
-            model = register_checkpoint(
-                result.checkpoint, settings, tags={"train_run_id": tracked, "table_versions": json.dumps(versions)}
+            now = int(time.time() * 1000)
+            figures = {"seconds": seconds, "patches_per_second": result.patches_per_s}
+            model = register(
+                Registration(
+                    run_id=tracked,
+                    checkpoint=result.checkpoint,
+                    tags={"train_run_id": tracked, "table_versions": json.dumps(versions)},
+                    metrics=(
+                        *curves.undelivered,
+                        *(MetricRow(name, value, now, result.steps) for name, value in figures.items()),
+                    ),
+                    files=(loss_curves(history.rows, out_dir / "loss.png"),),
+                    alias=CHALLENGER if request.becomes_challenger else None,
+                ),
+                settings,
             )
-            if request.becomes_challenger:
-                set_alias(model, CHALLENGER, settings)
     return TrainOutcome(
         run_id=tracked,
         model=model,
@@ -193,15 +212,29 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
     )
 
 
-def _log_request(request: TrainRequest, chosen: Preset, source: LakePatchSource, seen: Sequence[str]) -> None:
+def _log_request(
+    request: TrainRequest, chosen: Preset, source: LakePatchSource, seen: Sequence[str], settings: Settings
+) -> None:
     """Write down what the run was asked for, first of all what it needs to go on if it is killed."""
     mlflow.log_dict(request.as_dict(), REQUEST)
     log_parameters({"model": as_mapping(chosen.model), "train": as_mapping(chosen.train)})
     mlflow.log_params({"split": request.choice.split, "held_out": request.choice.held_out_name})
-    mlflow.log_params({f"table_version.{name}": version for name, version in request.table_versions.items()})
     mlflow.log_text("\n".join(seen), TRAINING_CASES)
+    log_training_data(source, seen, settings)
+    if request.pseudo is not None:
+        mlflow.log_dict({**asdict(request.pseudo), "annotations": source.lineage}, PSEUDO_LABELS)
+        labels = sum(len(one["classes"]) for one in source.lineage)
+        mlflow.log_params({"use_pseudo": request.pseudo.trusted, "pseudo_labels": labels})
     shares = SamplingPlan(source.cases(), chosen.model, chosen.train).shares()
-    mlflow.log_dict({"classes": shares.classes, "datasets": shares.datasets}, SAMPLING)
+    mlflow.log_dict({"classes": shares.classes, "datasets": shares.datasets, "pseudo": shares.pseudo}, SAMPLING)
+
+
+def _pseudo_entries(source: LakePatchSource, initial: Path | None) -> dict[str, str]:
+    """Return what a checkpoint says of the pseudo-labels it learnt from."""
+    if not source.lineage:
+        return {}
+    before = None if initial is None else read_metadata(initial).extra.get(LICENCE)
+    return {"pseudo_models": makers(source.lineage)["pseudo_models"], **licence_entries(source.lineage, before)}
 
 
 def _losses_so_far(run_id: str | None, out_dir: Path, settings: Settings) -> list[dict[str, float]]:
@@ -220,8 +253,9 @@ def _losses_so_far(run_id: str | None, out_dir: Path, settings: Settings) -> lis
 class LossHistory:
     """The losses of every step, passed on to MLflow every few steps and to the progress bar at each."""
 
-    def __init__(self, steps: int, before: Sequence[dict[str, float]] = ()) -> None:
+    def __init__(self, steps: int, curves: MetricQueue, before: Sequence[dict[str, float]] = ()) -> None:
         self.rows: list[dict[str, float]] = list(before)
+        self._curves = curves
         self._steps = steps
 
     @property
@@ -241,7 +275,7 @@ class LossHistory:
             f"data wait {measured['data_wait_share']:.0%}{left}",
         )
         if step % LOG_EVERY_STEPS == 0 or step == self._steps:
-            mlflow.log_metrics(measured, step=step)
+            self._curves.add(measured, step)
 
 
 start_training_task = as_task(start_training, "start-training", tags=["gpu"])

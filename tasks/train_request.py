@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from models.ranks import as_launched
 from models.settings import Preset, as_mapping, load_preset, model_settings, train_settings
+from tasks.pseudo_choice import PseudoChoice
 from tasks.settings import Settings
 from tasks.splits import SplitChoice
-from tasks.tracking import mlflow_client
+from tasks.tracking import find_runs, mlflow_client
 
 REQUEST = "request.json"
 """Artifact of a training run."""
@@ -32,7 +32,8 @@ class TrainRequest:
 
     name: of the run. model, train: the settings, resolved. table_versions: of the tables it reads. start_from: address
     of the version it begins with. parent_run_id: MLflow run it is a part of. becomes_challenger: whether the version
-    that it registers gets the alias. transfer: other classes in place of those of `start_from`.
+    that it registers gets the alias. transfer: other classes in place of those of `start_from`. pseudo: which
+    pseudo-labels it learns from beside human labels.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TrainRequest:
     parent_run_id: str | None = None
     becomes_challenger: bool = True
     transfer: bool = False
+    pseudo: PseudoChoice | None = None
 
     def preset(self, settings: Settings) -> Preset:
         """Return the settings of network and training, with devices and threads as they are here and now."""
@@ -98,27 +100,18 @@ def stored_request(run_id: str, settings: Settings, kind: str) -> TrainRequest:
     lists = {name: None if values[name] is None else tuple(values[name]) for name in ("datasets", "classes")}
     only = values["choice"]["only"]
     choice = SplitChoice(**{**values["choice"], "only": None if only is None else tuple(only)})
-    return TrainRequest(**{**values, **lists, "choice": choice})
+    pseudo = values.get("pseudo")  # absent in requests of earlier versions
+    pseudo = None if pseudo is None else PseudoChoice.of(pseudo["trusted"], pseudo["cohorts"])
+    return TrainRequest(**{**values, **lists, "choice": choice, "pseudo": pseudo})
 
 
 def unfinished_runs(settings: Settings, kind: str, parent_run_id: str | None = None) -> list[str]:
     """Return the ids of the runs of a kind that were not brought to their end, newest first."""
-    return [run.info.run_id for run in runs_of(settings, kind, parent_run_id) if run.info.status != "FINISHED"]
-
-
-def runs_of(settings: Settings, kind: str, parent_run_id: str | None = None) -> Sequence[Any]:
-    """Return the MLflow runs of a kind, newest first; of a parent run, those that are its parts."""
-    client: MlflowClient = mlflow_client(settings)
-    experiment = client.get_experiment_by_name(settings.experiment)
-    if experiment is None:
-        return []
-    parts = [f"tags.kind = '{kind}'"]
-    if parent_run_id is not None:
-        parts.append(f"tags.mlflow.parentRunId = '{parent_run_id}'")
-    found: Sequence[Any] = client.search_runs(
-        [experiment.experiment_id], " and ".join(parts), order_by=["attributes.start_time DESC"]
-    )
-    return found
+    return [
+        run.info.run_id
+        for run in find_runs(settings, kind, parent_run_id=parent_run_id)
+        if run.info.status != "FINISHED"
+    ]
 
 
 def run_to_resume(asked: str, settings: Settings, kind: str) -> str:

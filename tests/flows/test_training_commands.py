@@ -29,8 +29,9 @@ from tasks.cross_validation import KIND as CROSS_VALIDATION
 from tasks.cross_validation import CrossValidation, folds_to_do
 from tasks.registry import CHALLENGER, alias_version, fetch_checkpoint, model_version, training_cases
 from tasks.settings import Settings
+from tasks.tracking import find_runs
 from tasks.train import KIND, resume_training, train_model
-from tasks.train_request import only_process_of, runs_of
+from tasks.train_request import only_process_of
 from tasks.workspace import open_workspace
 
 pytestmark = pytest.mark.end_to_end
@@ -123,7 +124,7 @@ def test_a_killed_training_goes_on_in_its_run_and_ends_with_the_same_bits(
         lambda: any(steps_done(settings, run.name) >= 6 for run in folder.glob("*")),
         *("train", "--config", file),
     )
-    (run,) = runs_of(settings, KIND)
+    (run,) = find_runs(settings, KIND)
     assert run.info.status == "RUNNING"
     before = steps_done(settings, run.info.run_id)
     assert 6 <= before < 40
@@ -132,7 +133,7 @@ def test_a_killed_training_goes_on_in_its_run_and_ends_with_the_same_bits(
 
     told = ctfactory(environment, "train", "--resume", "last")
     assert (told["run_id"], told["resumed_from"], told["steps"]) == (run.info.run_id, before, 40)
-    assert len(runs_of(settings, KIND)) == 1
+    assert len(find_runs(settings, KIND)) == 1
     whole = train_model(file, settings)
     same(weights(settings, run.info.run_id), weights(settings, whole.run_id))
 
@@ -150,7 +151,7 @@ def test_a_killed_training_goes_on_in_its_run_and_ends_with_the_same_bits(
 def test_two_devices_are_trained_on_by_the_command_and_under_torchrun_alike(
     settings: Settings, environment: dict[str, str]
 ) -> None:
-    runs, versions = len(runs_of(settings, KIND)), alias_version(CHALLENGER, settings)
+    runs, versions = len(find_runs(settings, KIND)), alias_version(CHALLENGER, settings)
     own = ctfactory(environment, "train", "--config", preset(settings, "two", steps=4, devices=2))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     launched = ctfactory(
@@ -163,7 +164,7 @@ def test_two_devices_are_trained_on_by_the_command_and_under_torchrun_alike(
     same(two, other)
     assert not all(torch.equal(value, one[name]) for name, value in two.items())
     # the other processes leave nothing in MLflow or the registry
-    assert len(runs_of(settings, KIND)) == runs + 3
+    assert len(find_runs(settings, KIND)) == runs + 3
     newest = alias_version(CHALLENGER, settings)
     assert newest is not None
     assert newest.version - (0 if versions is None else versions.version) == 3
@@ -175,8 +176,8 @@ def validated(settings: Settings, environment: dict[str, str]) -> CrossValidatio
     file = preset(settings, "folds", steps=30)
 
     def in_second_fold() -> bool:
-        parents = runs_of(settings, CROSS_VALIDATION)
-        parts = runs_of(settings, KIND, parents[0].info.run_id) if parents else []
+        parents = find_runs(settings, CROSS_VALIDATION)
+        parts = find_runs(settings, KIND, parent_run_id=parents[0].info.run_id) if parents else []
         return len(parts) == 2 and steps_done(settings, parts[0].info.run_id) >= 4
 
     killed(environment, in_second_fold, "cross-validate", "--config", file, "--folds", "0,1")
@@ -186,11 +187,11 @@ def validated(settings: Settings, environment: dict[str, str]) -> CrossValidatio
 def test_a_cross_validation_is_one_run_with_a_part_for_each_fold(
     settings: Settings, validated: CrossValidation
 ) -> None:
-    parents = runs_of(settings, CROSS_VALIDATION)
+    parents = find_runs(settings, CROSS_VALIDATION)
     assert [(run.info.run_id, run.info.status) for run in parents] == [(validated.run_id, "FINISHED")]
-    trained = runs_of(settings, KIND, validated.run_id)
+    trained = find_runs(settings, KIND, parent_run_id=validated.run_id)
     assert sorted(run.data.tags["fold"] for run in trained) == ["0", "1"]  # none was trained a second time
-    assert len(runs_of(settings, "evaluate", validated.run_id)) == 2
+    assert len(find_runs(settings, "evaluate", parent_run_id=validated.run_id)) == 2
     assert {run.info.status for run in trained} == {"FINISHED"}
     assert {version.run_id for version in validated.folds.values()} == {run.info.run_id for run in trained}
 

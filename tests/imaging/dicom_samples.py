@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pydicom
 from imaging_samples import linear_scan, oriented_affine
+from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedCTImageStorage
 
 from imaging.dicom_write import write_series
 from imaging.volume import Volume
@@ -36,3 +38,34 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 def edit_all(paths: list[Path], change: Callable[[Any], None]) -> None:
     for path in paths:
         edit(path, change)
+
+
+def merge(paths: list[Path], target: Path, order: list[int] | None = None, drop: tuple[str, ...] = ()) -> Path:
+    """Write the slices as one enhanced CT file, frames in the order given; `drop` leaves functional groups out."""
+    slices = [pydicom.dcmread(paths[k]) for k in (order or range(len(paths)))]
+    data = slices[0].copy()
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    data.NumberOfFrames = len(slices)
+    data.PixelData = b"".join(one.PixelData for one in slices)
+    data.PerFrameFunctionalGroupsSequence = [_groups(one, drop) for one in slices]
+    shared, measures, orientation = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = data.PixelSpacing, data.SliceThickness
+    orientation.ImageOrientationPatient = data.ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    data.SharedFunctionalGroupsSequence = [shared]
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+                    "RescaleSlope", "RescaleIntercept", "RescaleType", "InstanceNumber"):  # fmt: skip
+        delattr(data, keyword)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(target, enforce_file_format=True)
+    return target
+
+
+def _groups(one: Any, drop: tuple[str, ...]) -> Dataset:
+    groups, position, values = Dataset(), Dataset(), Dataset()
+    position.ImagePositionPatient = one.ImagePositionPatient
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = one.RescaleSlope, one.RescaleIntercept, "HU"
+    groups.PlanePositionSequence, groups.PixelValueTransformationSequence = [position], [values]
+    for keyword in drop:
+        delattr(groups, keyword)
+    return groups

@@ -6,46 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
-from dicom_samples import LPS, SHAPE, edit, edit_all, scan, write
+from dicom_samples import LPS, SHAPE, edit, edit_all, merge, scan, write
 from imaging_samples import linear_scan, turned_affine
-from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedCTImageStorage, RLELossless, generate_uid
+from pydicom.uid import RLELossless, generate_uid
 
 from imaging.dicom import find_series, read_series
 from imaging.errors import BadInput
-
-
-def merge(paths: list[Path], target: Path, order: list[int] | None = None, drop: tuple[str, ...] = ()) -> Path:
-    """Write the slices as one enhanced CT file, frames in the order given; `drop` leaves functional groups out."""
-    slices = [pydicom.dcmread(paths[k]) for k in (order or range(len(paths)))]
-    data = slices[0].copy()
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
-    data.NumberOfFrames = len(slices)
-    data.PixelData = b"".join(one.PixelData for one in slices)
-    data.PerFrameFunctionalGroupsSequence = [_groups(one, drop) for one in slices]
-    shared, measures, orientation = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = data.PixelSpacing, data.SliceThickness
-    orientation.ImageOrientationPatient = data.ImageOrientationPatient
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
-    data.SharedFunctionalGroupsSequence = [shared]
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-                    "RescaleSlope", "RescaleIntercept", "RescaleType", "InstanceNumber"):  # fmt: skip
-        delattr(data, keyword)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    data.save_as(target, enforce_file_format=True)
-    return target
-
-
-def _groups(one: Any, drop: tuple[str, ...]) -> Dataset:
-    groups, position, values = Dataset(), Dataset(), Dataset()
-    position.ImagePositionPatient = one.ImagePositionPatient
-    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = one.RescaleSlope, one.RescaleIntercept, "HU"
-    groups.PlanePositionSequence, groups.PixelValueTransformationSequence = [position], [values]
-    for keyword in drop:
-        delattr(groups, keyword)
-    return groups
 
 
 def refusal(path: Path) -> BadInput:
