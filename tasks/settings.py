@@ -25,6 +25,8 @@ from datasets_registry.class_rules import rule_switches
 from datasets_registry.taxonomy import class_info
 from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE
 
+Share = float
+
 
 class Settings(BaseSettings):
     """Where things lie and how they run; every default is local and embedded.
