@@ -17,11 +17,13 @@ BENCHMARKS = (
     "patch",
     "loader",
     "harmonise",
+    "export",
     "catalog",
     "verify",
     "dask_workers",
     "overhead",
     "twins",
+    "self_training",
     "report",
     "trouble",
 )

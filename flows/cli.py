@@ -18,6 +18,7 @@ from flows import (
     cli_export,
     cli_fetch,
     cli_inspect,
+    cli_labels,
     cli_lake,
     cli_models,
     cli_predict,
@@ -75,6 +76,8 @@ app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
 app.add_typer(cli_models.models_app, name="models")
 app.add_typer(cli_splits.splits_app, name="splits")
+app.add_typer(cli_labels.labels_app, name="labels")
+app.add_typer(cli_labels.review_app, name="review")
 
 
 @app.callback()

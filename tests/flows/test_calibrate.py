@@ -27,7 +27,7 @@ pytestmark = pytest.mark.end_to_end
 
 def test_scores_are_calibrated_on_human_labels_the_model_has_not_seen(tmp_path: Path) -> None:
     settings = Settings(workspace=tmp_path, spacing_mm=(12, 12, 12), threads=1)
-    write_miniature("btcv", tmp_path / "raw", cases=3, seed=4, truth_folder=tmp_path / "truth")
+    write_miniature("btcv", tmp_path / "raw", cases=5, seed=4, truth_folder=tmp_path / "truth")
     ingest_batch(list_source("btcv", tmp_path / "raw", settings).requests, settings)
     torch.manual_seed(0)
     chosen = ModelSettings(
@@ -48,7 +48,7 @@ def test_scores_are_calibrated_on_human_labels_the_model_has_not_seen(tmp_path: 
     ids = tuple(open_workspace(settings).tables.cases("btcv")["case_id"])
     with prefect_api(settings):
         outcome = calibrate(version.uri, settings, choice=SplitChoice(only=ids)).outcome
-    assert outcome.summary["patients"] == 3
+    assert outcome.summary["patients"] == 5
     assert version_tags(version, settings)["calibration_run_id"] == outcome.run_id
     (run,) = open_workspace(settings).tables.runs("calibrate").to_dict("records")
     assert (run["outcome"], run["mlflow_run_id"], run["model_version"]) == ("done", outcome.run_id, "1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 
+from catalog.label_decisions import judge, restore, retract
 from catalog.queries import run_snapshot
 from catalog.splits import TEST
 from datasets_registry.cards import load_card
 from datasets_registry.taxonomy import class_names
 from flows.evaluate import evaluate
+from flows.export import export
 from flows.factory import FactoryPlan, FactoryReport, factory
 from flows.ingest import ingest
 from flows.local_server import prefect_api
@@ -25,10 +28,12 @@ from flows.pseudo_label import pseudo_label
 from flows.train import fine_tune
 from imaging.dicom import find_series, read_series
 from models.checkpoint import read_metadata
+from tasks.export_plan import ExportPlan
 from tasks.ingest import ingest_batch, list_source
 from tasks.miniatures import EXTERNAL_COHORT
 from tasks.models import list_models
 from tasks.prediction import trained_classes
+from tasks.pseudo_choice import PseudoChoice
 from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases
 from tasks.settings import Settings
 from tasks.splits import LeakRefused, SplitChoice
@@ -87,6 +92,22 @@ def test_labels_are_known_exactly_where_the_card_says(report: FactoryReport, set
         assert set(rows["class_name"]) == set(load_card(dataset).annotated_classes)
         assert len(rows) == 3 * len(load_card(dataset).annotated_classes)
     assert EXTERNAL_COHORT not in set(labels["dataset"])
+
+
+def test_export_writes_the_cohorts_masks_once_and_leaves_a_record(
+    report: FactoryReport, settings: Settings, tmp_path: Path
+) -> None:
+    plan = ExportPlan((EXTERNAL_COHORT,), ("nifti", "seg_nrrd"), include_review=True, out=tmp_path)
+    first, second = export(plan, settings), export(plan, settings)
+    assert (first.counts["exported"], second.counts["unchanged"]) == (1, 1)
+    (case,) = (tmp_path / EXTERNAL_COHORT).iterdir()
+    made = {path.name for path in case.iterdir()}
+    assert {"segmentation.nii.gz", "segmentation.seg.nrrd", "statistics.csv", "segmentation.json"} <= made
+    runs = open_workspace(settings).tables.runs()
+    assert list(runs[runs["kind"] == "export"]["outcome"]) == ["done", "done"]
+    waiting = export(replace(plan, include_review=False, out=tmp_path / "b"), settings)
+    assert waiting.counts["left_out"] == 1
+    assert "waits for a review" in waiting.outcomes[0].message
 
 
 def test_training_saw_neither_held_out_nor_external_cases(report: FactoryReport, settings: Settings) -> None:
@@ -256,3 +277,31 @@ def test_fine_tuning_keeps_classes_and_remembers_what_was_seen(report: FactoryRe
     champion = alias_version(CHAMPION, settings)
     assert champion is not None
     assert champion.version == report.training.model.version
+
+
+def test_a_self_training_round_learns_from_the_champions_accepted_masks(
+    report: FactoryReport, settings: Settings
+) -> None:
+    tables = open_workspace(settings).tables
+    (case_id,) = tables.cases(EXTERNAL_COHORT)["case_id"]
+    preset, champion = str(settings.workspace / "preset.yaml"), report.training.model
+    pseudo = PseudoChoice("accepted", (EXTERNAL_COHORT,))
+    judge(tables, case_id, ["liver", "pancreas"], "accepted", who="a reader", why="good")
+    outcome = fine_tune(champion.uri, preset, settings, pseudo=pseudo)
+    assert case_id in training_cases(outcome.model, settings)
+    run = mlflow.get_run(outcome.run_id)
+    assert run.data.tags["pseudo_models"] == champion.uri
+    learnt = mlflow.artifacts.load_dict(f"runs:/{outcome.run_id}/pseudo_labels.json")
+    (entry,) = learnt["annotations"]
+    assert (entry["case_id"], sorted(entry["classes"]), entry["mlflow_run_id"]) == (
+        case_id,
+        ["liver", "pancreas"],
+        report.training.run_id,
+    )
+    assert read_metadata(fetch_checkpoint(outcome.model, settings)).extra["pseudo_models"] == champion.uri
+    # what it learnt from is no test for it any more; and a retracted run is nobody's teacher
+    assert retract(tables, champion.uri, who="a reader", why="no")["case_id"].unique().tolist() == [case_id]
+    with pytest.raises(LookupError, match="no such pseudo-label"):
+        fine_tune(champion.uri, preset, settings, pseudo=pseudo)
+    assert read_status(settings).labels["pancreas"] == {"annotated": 3}
+    restore(tables, champion.uri, who="a reader", why="yes")
