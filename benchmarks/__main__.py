@@ -26,6 +26,7 @@ BENCHMARKS = (
     "twins",
     "self_training",
     "report",
+    "trouble",
 )
 
 if __name__ == "__main__":
