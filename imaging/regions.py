@@ -62,11 +62,24 @@ class Regions:
         return ~is_open[numbers]
 
 
-def find_regions(bits: Bits, managed: NDArray[np.uint32], box: Box, right: NDArray[np.bool_] | None = None) -> Regions:
+class TooRagged(ValueError):
+    """The bits fall into more regions than were allowed."""
+
+
+def find_regions(
+    bits: Bits,
+    managed: NDArray[np.uint32],
+    box: Box,
+    right: NDArray[np.bool_] | None = None,
+    *,
+    most: int | None = None,
+) -> Regions:
     """Return the regions of `bits` (W, X, Y, Z) inside `box`, half-open.
 
     managed: (W,) the bits that are looked at; others count as unset. right: whether a voxel of the box lies right of
-    the middle, broadcast over it; regions are cut there. Beside the bits this takes about 12 bytes a voxel of the box.
+    the middle, broadcast over it; regions are cut there. Beside the bits this takes about 12 bytes a voxel of the box,
+    and some hundred for each pair that touches. Raises TooRagged, before pairs are looked for, where there are over
+    `most` regions.
     """
     codes, words_of_code = _coded(bits[(slice(None), *box_slices(box))], managed)
     if right is not None:
@@ -75,6 +88,8 @@ def find_regions(bits: Bits, managed: NDArray[np.uint32], box: Box, right: NDArr
         codes += right
         words_of_code = words_of_code.repeat(2, axis=0)
     labels, count = cc3d.connected_components(codes, connectivity=6, return_N=True, out_dtype=np.uint32)
+    if most is not None and count > most:
+        raise TooRagged(f"{count} regions of equal classes, at most {most} were allowed; look at fewer classes at once")
     code_of = np.zeros(count + 1, dtype=codes.dtype)
     # any voxel of a region serves, they are all alike; transposed, the memory is read in order
     code_of[labels.T if labels.flags.f_contiguous else labels] = codes.T if labels.flags.f_contiguous else codes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from datasets_registry.class_rules import RULES, RuleSwitches
 from datasets_registry.taxonomy import ClassInfo, all_classes
 from imaging.bits import WORD_BITS, Bits, channel_boxes
 from imaging.components import Box, box_slices
-from imaging.regions import find_regions, look_up
+from imaging.regions import TooRagged, find_regions, look_up
 from imaging.resample import orientation
 from imaging.sides import right_of
 from imaging.volume import Affine
@@ -28,6 +29,10 @@ CLEANING_VERSION = "1"
 
 MOST_ROUNDS = 8
 """Two rounds settle almost all scans: one that cleans, one that finds nothing left to do."""
+
+MOST_REGIONS = 100_000
+"""Up to so many regions all classes are cleaned at once. A trained network's scan has some thousand; what is nearly
+noise has millions, and their tables would outgrow the scan."""
 
 ON_REGIONS: dict[str, Callable[[Sheet, Sequence[ClassInfo]], Sets]] = {
     "min_size": min_size,
@@ -76,32 +81,74 @@ def clean(
     """
     rows = _rows(classes, table)
     _check_middle(bits, affine, midline_x)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    spacing_mm = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    managed = _managed(rows, bits.shape[0])
-    result, counts, remarks = bits.copy(order="K"), Counter[tuple[str, str, str]](), []
+    frame = _Frame(affine, midline_x, switches)
+    result, counts = bits.copy(order="K"), Counter[tuple[str, str, str]]()
+    try:
+        remarks = _settle(result, rows, frame, counts, MOST_REGIONS)
+    except TooRagged as problem:
+        remarks = [f"ragged masks ({problem}): classes that have nothing to do with each other were cleaned apart"]
+        for family in _families(rows):
+            remarks += _settle(result, family, frame, counts, None)
+        with suppress(TooRagged):
+            remarks += _settle(result, rows, frame, counts, MOST_REGIONS)
+    removed, added = _changes(bits, result, rows)
+    return Cleaned(result, removed, added, _record(counts, rows), tuple(dict.fromkeys(remarks)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """Where the scan lies, and which rules are used; see `clean`."""
+
+    affine: Affine
+    midline_x: NDArray[np.float64] | None
+    switches: RuleSwitches
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def voxel_ml(self) -> float:
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+
+def _settle(bits: Bits, rows: Sequence[ClassInfo], frame: _Frame, counts: Counts, most: int | None) -> list[str]:
+    """Clean some classes in place, round by round until nothing changes; add to `counts`, return remarks.
+
+    Raises TooRagged, with nothing changed by that round, where the classes fall into over `most` regions.
+    """
+    managed, switches = _managed(rows, bits.shape[0]), frame.switches
+    odd = ""
     for _ in range(MOST_ROUNDS):
-        box = _box_around(result, managed)
+        box = _box_around(bits, managed)
         if box is None:
-            break
-        right = None if midline_x is None else right_of(midline_x, affine, box)
-        sheet = Sheet(find_regions(result, managed, box, right), rows, voxel_ml)
+            return []
+        right = None if frame.midline_x is None else right_of(frame.midline_x, frame.affine, box)
+        sheet = Sheet(find_regions(bits, managed, box, right, most=most), rows, frame.voxel_ml)
         odd = "" if right is None or "sides" not in switches.on else odd_sides(sheet, rows)
-        remarks = [odd] if odd else []
         found = _on_regions(sheet, rows, switches, with_sides=right is not None and not odd)
         outside = take_outside(sheet, switches)
-        before = result[(slice(None), *box_slices(box))]
+        before = bits[(slice(None), *box_slices(box))]
         after = _painted(before, sheet, managed)
-        found.update(bring_back(after, sheet, outside, spacing_mm, switches))
+        found.update(bring_back(after, sheet, outside, frame.spacing_mm, switches))
         if np.array_equal(before, after):
-            break
+            return [odd] if odd else []
         counts.update(found)
         before[...] = after
-    else:
-        remarks.append(f"cleaning did not settle in {MOST_ROUNDS} rounds; look at the masks")
-    removed, added = _changes(bits, result, rows)
-    return Cleaned(result, removed, added, _record(counts, rows), tuple(remarks))
+    return [*([odd] if odd else []), f"cleaning did not settle in {MOST_ROUNDS} rounds; look at the masks"]
+
+
+def _families(rows: Sequence[ClassInfo]) -> list[list[ClassInfo]]:
+    """Return the classes in groups of those that rules relate: organs, what lies in them, and their partners."""
+    family = {row.name: {row.name} for row in rows}
+    for row in rows:
+        for name in (*row.parents, row.mirror):
+            if name in family and family[name] is not family[row.name]:
+                joined = family[name] | family[row.name]
+                family |= dict.fromkeys(joined, joined)
+    groups = {id(names): names for names in family.values()}.values()
+    return [[row for row in rows if row.name in names] for names in groups]
 
 
 def needs_middle(classes: Sequence[str], switches: RuleSwitches = ALL_RULES) -> bool:

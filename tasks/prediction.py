@@ -124,22 +124,30 @@ def predict_case(
     image = workspace.lake.open_image(case)
     prediction = predictor.predict(image, chosen, report=report, say=say)
     return clean_prediction(
-        prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), workspace.settings
+        prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), workspace.settings, say
     )
 
 
 def clean_prediction(
-    prediction: Prediction, classes: Sequence[str], affine: Affine, image: Callable[[], Volume], settings: Settings
+    prediction: Prediction,
+    classes: Sequence[str],
+    affine: Affine,
+    image: Callable[[], Volume],
+    settings: Settings,
+    say: Callable[[str], None] = tell,
 ) -> Prediction:
     """Return the prediction with its masks cleaned by the rules of `settings.cleaning`.
 
     classes: those that were predicted. affine: of the scan. image: gives the whole scan, RAS int16 HU, which is read
-    only where there are sides to tell.
+    only where there are sides to tell. say: told what could not be done, which joins the scores' remarks.
     """
     switches = rule_switches(settings.cleaning)
     midline_x = body_midline_x(image()) if needs_middle(classes, switches) else None
     cleaned = clean(prediction.bits, classes, affine=affine, midline_x=midline_x, switches=switches)
-    return replace(prediction, bits=cleaned.bits, cleaned=cleaned)
+    for remark in cleaned.remarks:
+        say(remark)
+    scores = replace(prediction.scores, remarks=(*prediction.scores.remarks, *cleaned.remarks))
+    return replace(prediction, bits=cleaned.bits, scores=scores, cleaned=cleaned)
 
 
 def case_image(workspace: Workspace, case: Mapping[str, Any]) -> Volume:

@@ -32,7 +32,7 @@ from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace, row_dicts
 
 PSEUDO_LABELLER_VERSION = "2"
-"""Part of every annotation's name: raise it when prediction or cleaning changes."""
+"""Part of every annotation's name: raise it when prediction changes; cleaning has a digest of its own there."""
 
 Outcome = Literal["labelled", "unchanged", "failed"]
 

@@ -9,7 +9,8 @@ from clean_masks import AFFINE, SHAPE, bits_of, box, cleaned, mask, mask_of, vox
 from datasets_registry.class_rules import rule_switches
 from datasets_registry.taxonomy import all_classes
 from imaging.bits import get_channel, set_channel
-from models.postprocess import clean, needs_middle, rules_digest
+from imaging.components import count_components
+from models.postprocess import _families, clean, needs_middle, rules_digest
 
 
 def test_one_part_organs_keep_their_largest_part_and_portions_of_bowel_stay() -> None:
@@ -95,6 +96,13 @@ def test_an_organ_predicted_nowhere_but_in_a_far_lesion_does_not_save_it() -> No
     result = cleaned(bits)
     assert voxels(result.bits, "liver_tumor") == 0
     assert voxels(result.bits, "liver") == 27
+
+
+def test_a_part_made_of_nothing_but_a_larger_lesion_is_not_taken_for_the_organ() -> None:
+    organ, lesion = box((0, 2), (0, 2), (0, 2)), box((8, 12), (3, 7), (1, 5))
+    result = cleaned(bits_of(liver=[organ, lesion], liver_tumor=[lesion]))
+    assert np.array_equal(mask_of(result.bits, "liver"), mask(organ))
+    assert voxels(result.bits, "liver_tumor") == 0
 
 
 def test_a_kidney_tumour_joins_the_nearer_kidney_only() -> None:
@@ -187,3 +195,29 @@ def test_the_middle_is_needed_for_pairs_only_and_must_fit() -> None:
         clean(bits_of(), affine=AFFINE, midline_x=np.zeros(3))
     with pytest.raises(ValueError, match="point LAS: RAS is needed"):
         clean(bits_of(), affine=AFFINE * [[-1], [1], [1], [1]], midline_x=np.zeros(5))
+
+
+def test_masks_that_are_nearly_noise_are_cleaned_family_by_family_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(4)
+    bits = random.integers(0, 2**32, (1, *SHAPE), dtype=np.uint32) & random.integers(
+        0, 2**32, (1, *SHAPE), dtype=np.uint32
+    )
+    together = cleaned(bits)
+    assert not any("ragged" in remark for remark in together.remarks)
+    monkeypatch.setattr("models.postprocess.MOST_REGIONS", 50)
+    apart = cleaned(bits)
+    assert "at most 50 were allowed" in apart.remarks[0]
+    for row in all_classes():
+        if row.components is not None and not any(row.name in other.parents for other in all_classes()):
+            assert count_components(get_channel(apart.bits, row.channel)) <= row.components
+    again = cleaned(apart.bits)
+    assert np.array_equal(again.bits, apart.bits)
+    assert again.record == {}
+
+
+def test_families_are_what_rules_relate() -> None:
+    names = [sorted(row.name for row in family) for family in _families(all_classes())]
+    assert ["kidney_cyst", "kidney_tumor", "left_kidney", "right_kidney"] in names
+    assert ["hepatic_vessel", "liver", "liver_tumor"] in names
+    assert ["spleen"] in names
+    assert sum(map(len, names)) == 32
