@@ -17,11 +17,14 @@ BENCHMARKS = (
     "patch",
     "loader",
     "harmonise",
+    "export",
     "catalog",
     "verify",
     "dask_workers",
     "overhead",
+    "cohort_report",
     "twins",
+    "self_training",
     "report",
 )
 

@@ -20,6 +20,7 @@ from benchmarks.catalog_rows import make_batch, make_case, make_labels
 from benchmarks.side_by_side import record, run_in_turn
 from catalog import queries, schema
 from catalog.columns import NOT_KEPT, forget
+from catalog.label_events import KEY
 from catalog.tables import Tables
 from datasets_registry.taxonomy import class_names
 
@@ -56,9 +57,16 @@ def _plain_rows(root: Path, filters: list[tuple[str, str, str]] | None, columns:
     return rows
 
 
-def _plain_coverage(root: Path) -> pd.DataFrame:
+def _plain_coverage(root: Path, *, events: bool = False) -> pd.DataFrame:
     columns = ["case_id", "ingest_key", "annotation", "revision", "class_name", "state", "committed_at", "ml"]
     labels = _plain_rows(root, None, columns)
+    if events:
+        key = list(KEY)
+        told = DeltaTable(root / "tables/label_events").to_pandas(columns=[*key, "event", "committed_at", "event_id"])
+        last = told.sort_values(["committed_at", "event_id"]).drop_duplicates(key, keep="last")
+        gone = last.loc[last["event"] == "retracted", key]
+        labels = labels.merge(gone, on=key, how="left", indicator=True)
+        labels = labels[(labels["_merge"] == "left_only") | (labels["state"] == "annotated")]
     labels["pseudo"] = labels["state"] != "annotated"
     labels = labels.sort_values(["pseudo", "committed_at"], ascending=[True, False])
     labels = labels.drop_duplicates(["case_id", "class_name"])
@@ -114,6 +122,33 @@ def _looks(root: Path, tables: Tables) -> None:
     run_in_turn("catalog coverage, first look", first_coverage, lambda: _plain_coverage(root), repeats=3)
 
 
+def _retractions(root: Path, tables: Tables) -> None:
+    """Time coverage again once a run's labels are taken back: those of every 31st case, some 1,000 of them."""
+    rows = tables.labels(columns=[*KEY, "state"])
+    some = rows[rows["case_id"].isin(sorted(rows["case_id"].unique())[::31])]
+    tables.record_events(
+        [
+            {"event_id": str(n), **dict(zip(KEY, key, strict=True)), "event": "retracted", "who": "w", "why": "y"}
+            for n, key in enumerate(some[list(KEY)].itertuples(index=False, name=None))
+        ]
+    )
+    print(f"{len(some)} labels with a retraction, {(some['state'] == 'pseudo').sum()} of them pseudo-labels")
+    if not np.allclose(queries.coverages(tables)["ml"], _plain_coverage(root, events=True)):
+        raise ValueError("catalog coverage, retracted: ours and deltalake's differ, expected equal volumes")
+    run_in_turn(
+        "catalog coverage, retracted",
+        lambda: queries.coverages(tables),
+        lambda: _plain_coverage(root, events=True),
+        repeats=3,
+    )
+
+    def first() -> Any:
+        forget()
+        return queries.coverages(Tables(root))
+
+    run_in_turn("catalog coverage, retracted, first look", first, lambda: _plain_coverage(root, events=True), repeats=3)
+
+
 def _appends(large: Tables, small: Tables, peer_root: Path) -> None:
     taken: dict[str, list[float]] = {"large": [], "small": []}
     for number in range(APPENDS):
@@ -134,4 +169,5 @@ def main() -> None:
         root = Path(folder)
         large, small = fill(root / "large", LARGE), fill(root / "small", SMALL)
         _looks(root / "large", large)
+        _retractions(root / "large", large)
         _appends(large, small, root / "large")

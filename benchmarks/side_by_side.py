@@ -53,14 +53,15 @@ def run_in_turn(
 
 def record(name: str, ours: float, peer: float, unit: str) -> Result:
     """Print one comparison and append it to `results.jsonl`."""
-    result = Result(name, round(ours, 6), round(peer, 6), round(peer / ours, 3), unit, _commit())
+    result = Result(name, round(ours, 6), round(peer, 6), round(peer / ours, 3), unit, commit())
     print(f"{name:<12} ours {ours:10.4f} {unit}   peer {peer:10.4f} {unit}   ratio {peer / ours:6.2f}")
     with RESULTS.open("a") as stream:
         stream.write(json.dumps(asdict(result)) + "\n")
     return result
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return the short id of the commit that is measured."""
     root = Path(__file__).parent.parent
     found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=root, check=False

@@ -1,4 +1,4 @@
-"""The current rows of the four tables as Arrow, for whatever reads plain tables: exports, SQL."""
+"""The current rows of the tables that people ask for, as Arrow, for whatever reads plain tables: exports, SQL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OF_THE_CASE = ("dataset", "role", "fold", "path")
 
 
 def current_schema(table: str) -> pa.Schema:
-    """Return the Arrow schema of the current rows of a table: its own, and for labels `OF_THE_CASE` after it.
+    """Return the Arrow schema of the current rows of a table: its own, for labels `OF_THE_CASE` and `verdict` behind.
 
     Columns that are `INTERNAL` are left out.
     """
@@ -31,13 +31,15 @@ def current_schema(table: str) -> pa.Schema:
     if table == "labels":
         cases = schema.arrow_schema("cases")
         fields += [cases.field(name) for name in OF_THE_CASE]
+        about = {"unit": "", "meaning": "of a reviewer: accepted or rejected; null: none"}
+        fields.append(pa.field("verdict", schema.TEXT, metadata=about))
     return pa.schema(fields)
 
 
 def current_rows(tables: Tables, table: str, at_versions: Mapping[str, int], without: Collection[str] = ()) -> pa.Table:
     """Return the current rows of `table` as of `at_versions`, with the columns of `current_schema`.
 
-    Superseded cases, and labels on them, are left out; the fold is the one settled for the split group. without:
+    Superseded cases, labels on them and retracted labels are left out; the fold is that of the split group. without:
     columns to leave out.
     """
     names = [name for name in current_schema(table).names if name not in without]

@@ -31,7 +31,7 @@ def retract(tables: Tables, run: str, *, who: str, why: str) -> pd.DataFrame:
     """
     reason = _reason("labels retract", why)
     made = _made_by_run(tables, run)
-    fresh = _but(made, _standing_retractions(tables, run))
+    fresh = _but(made, standing_retractions(tables, run))
     tables.record_events(_events(fresh, RETRACTED, who, reason, run))
     return fresh
 
@@ -48,7 +48,7 @@ def restore(tables: Tables, run: str, *, who: str, why: str) -> pd.DataFrame:
     if run not in set(known["run_id"]):
         names = sorted(set(known["run_id"].dropna()))
         raise LookupError(f"labels restore: {run!r} was not retracted; retracted were {', '.join(names) or 'none'}")
-    fresh = _standing_retractions(tables, run)
+    fresh = standing_retractions(tables, run)
     tables.record_events(_events(fresh, RESTORED, who, reason, run))
     return fresh
 
@@ -124,7 +124,7 @@ def _made_by_run(tables: Tables, run: str) -> pd.DataFrame:
     return _sorted(made)
 
 
-def _standing_retractions(tables: Tables, run: str) -> pd.DataFrame:
+def standing_retractions(tables: Tables, run: str) -> pd.DataFrame:
     """Return the labels that a retraction of that name takes back now."""
     events = tables.events()
     own = events[events["event"].isin([RETRACTED, RESTORED]) & (events["run_id"] == run)]

@@ -56,11 +56,11 @@ def review_queue(
     queue = frame_of(rows.filter(pa.array(_waiting(rows))))
     queue["decision"] = queue["decision"].fillna("none")
     queue["expected"] = queue["expected_dsc"].fillna(queue["quality_score"]).fillna(0.0).astype(float)
-    queue = queue.join(accepted, on="class_name")
-    queue["achievable"] = queue["achievable"].fillna(1.0)
-    queue["accepted"] = queue["accepted"].fillna(0).astype(int)
+    queue["achievable"] = [accepted["achievable"].get(name, np.nan) for name in queue["class_name"]]
+    queue["achievable"] = queue["achievable"].fillna(1.0).astype(float)
+    queue["accepted"] = np.array([accepted["accepted"].get(name, 0) for name in queue["class_name"]], dtype=int)
     most = int(accepted["accepted"].max()) if len(accepted) else 0
-    queue["weight"] = np.sqrt((1 + max(most, 0)) / (1 + queue["accepted"]))
+    queue["weight"] = np.sqrt((1 + most) / (1 + queue["accepted"]))
     queue["gain"] = (queue["achievable"] - queue["expected"]).clip(lower=0) * queue["weight"]
     queue = queue[queue["decision"].isin(list(decisions))]
     if dataset is not None:

@@ -30,9 +30,14 @@ Outcome = TypeVar("Outcome")
 
 
 def run_batches(
-    task: Task[..., list[Outcome]], requests: Sequence[Any], settings: Settings, progress: CaseProgress, key: str
+    task: Task[..., list[Outcome]],
+    requests: Sequence[Any],
+    settings: Settings,
+    progress: CaseProgress,
+    key: str,
+    **more: Any,
 ) -> list[Outcome]:
-    """Return the outcomes of all `requests`, in order; `task` is given a batch, the settings and `progress`.
+    """Return the outcomes of all `requests`, in order; `task` is given a batch, the settings, `progress` and `more`.
 
     Called inside a flow. A plain loop takes one batch after another; with Dask several wait together for the workers.
     key: of the progress artifact.
@@ -41,8 +46,8 @@ def run_batches(
     batches = [list(requests[start : start + size]) for start in range(0, len(requests), size)]
     with case_cluster(settings) as cluster, progress_artifact(progress, key):
         if cluster is None:
-            return [outcome for batch in batches for outcome in task(batch, settings, progress)]
-        futures = [task.submit(batch, settings, progress) for batch in batches]
+            return [outcome for batch in batches for outcome in task(batch, settings, progress, **more)]
+        futures = [task.submit(batch, settings, progress, **more) for batch in batches]
         return [outcome for future in futures for outcome in future.result()]
 
 

@@ -93,7 +93,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Table:
 
 def _labels(report: CaseReport) -> Iterator[RenderableType]:
     if report.labels:
-        headings = ("class", "state", "annotation", "ml", "HU", "parts", "score", "made by")
+        headings = ("class", "state", "annotation", "ml", "HU", "parts", "score", "made by", "stands")
         table = _table(*headings, right=("ml", "HU", "parts", "score"))
         for row in report.labels:
             absent = row["voxels"] == 0
@@ -106,11 +106,25 @@ def _labels(report: CaseReport) -> Iterator[RenderableType]:
                 "" if absent else f"{row['components']}{' at the edge' if row['touches_border'] else ''}",
                 _number(row["quality_score"], 2),
                 _maker(row),
+                _stands(row),
+                style="" if row["counts"] else "dim",
             )
         yield table
         yield Text()
     names = ", ".join(class_info(name).title for name in report.unlabelled)
-    yield Text.assemble(("nobody looked for: ", "dim"), names or "no class")
+    yield Text.assemble(("no label counts for: ", "dim"), names or "no class")
+
+
+def _stands(row: Mapping[str, Any]) -> Text:
+    """Return what became of a label: the one that counts, or why not."""
+    words = [str(row["verdict"])] if row["verdict"] else []
+    if row["retracted"]:
+        words.append("retracted")
+    elif row["counts"]:
+        words.insert(0, "counts")
+    elif row["decision"] == "reject" and not words:
+        words.append("rejected by the factory")
+    return Text(", ".join(words), "green" if row["counts"] else "dim")
 
 
 def _maker(row: Mapping[str, Any]) -> str:
@@ -160,7 +174,8 @@ def history_page(history: CaseHistory) -> RenderableType:
             ", ".join(row["changed"]) or ("first" if row["revision"] == 1 else ""),
             Text("current", "green") if after is None else f"version {after}",
         )
-    annotations = _table("version", "annotation", "state", "classes", "committed", "made by", right=("classes",))
+    headings = ("version", "annotation", "state", "classes", "decided", "committed", "made by")
+    annotations = _table(*headings, right=("classes",))
     for row in history.annotations:
         made_by = " ".join(filter(None, (row["model_name"], row["model_version"]))) or "human"
         annotations.add_row(
@@ -168,11 +183,29 @@ def history_page(history: CaseHistory) -> RenderableType:
             row["annotation"],
             row["state"],
             str(row["classes"]),
+            ", ".join(f"{row[word]} {word}" for word in ("retracted", "accepted", "rejected") if row[word]),
             _when(row["committed_at"]),
             made_by,
         )
     below: list[RenderableType] = [annotations] if history.annotations else [Text("no annotation", "dim")]
+    if history.events:
+        below += [Text(), _events(history.events)]
     return Group(Text(history.case_id, "bold"), Text(), versions, Text(), *below)
+
+
+def _events(events: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("decided", "event", "class", "annotation", "who", "why", "run")
+    for row in events:
+        table.add_row(
+            _when(row["committed_at"]),
+            row["event"],
+            row["class_name"],
+            row["annotation"],
+            row["who"],
+            row["why"],
+            row["run_id"] or "",
+        )
+    return table
 
 
 def commits_table(commits: Sequence[Mapping[str, Any]], limit: int) -> RenderableType:

@@ -12,15 +12,18 @@ import typer
 
 from flows import (
     cli_agreement,
+    cli_calibrate,
     cli_catalog,
     cli_evaluate,
     cli_export,
     cli_fetch,
     cli_inspect,
+    cli_labels,
     cli_lake,
     cli_models,
     cli_predict,
     cli_promote,
+    cli_pseudo_label,
     cli_splits,
     cli_train,
 )
@@ -67,12 +70,16 @@ app.command()(cli_promote.promote)
 app.command()(cli_promote.rollback)
 app.command()(cli_promote.approve)
 app.command()(cli_promote.promotions)
+app.command("pseudo-label")(cli_pseudo_label.pseudo_label)
 app.command()(cli_export.export)
+app.command()(cli_calibrate.calibrate)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
 app.add_typer(cli_lake.lake_app, name="lake")
 app.add_typer(cli_catalog.catalog_app, name="catalog")
 app.add_typer(cli_models.models_app, name="models")
 app.add_typer(cli_splits.splits_app, name="splits")
+app.add_typer(cli_labels.labels_app, name="labels")
+app.add_typer(cli_labels.review_app, name="review")
 
 
 @app.callback()
@@ -243,43 +250,6 @@ def fine_tune(
     cli_train.print_training(outcome, as_json=as_json)
 
 
-@app.command("pseudo-label")
-def pseudo_label(
-    cohort: Annotated[str, typer.Argument(help="A data set of the lake; human labels in it are never touched.")],
-    model: Annotated[str, typer.Option(help="Which version labels.")] = "models:/universal@champion",
-    classes: Annotated[str | None, typer.Option(help="Only these classes, separated by commas.")] = None,
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-) -> None:
-    """Label every case of a cohort: masks in the lake, NIfTI in each scan's own geometry, overlay pictures."""
-    from flows.console import console, print_json, print_table
-    from flows.pseudo_label import pseudo_label as pseudo_label_flow
-
-    settings = settings_for(workspace)
-    with flow_context(settings, as_json=as_json):
-        report = pseudo_label_flow(cohort, model, settings, _names(classes))
-    if as_json:
-        print_json(
-            {
-                "cohort": report.cohort,
-                "model": report.model_uri,
-                **report.counts,
-                "export_folder": report.export_folder,
-                "cases": [vars(item) for item in report.outcomes],
-            }
-        )
-    else:
-        rows = [
-            (item.case_id, item.outcome, len(item.classes), item.mean_probability, item.message)
-            for item in report.outcomes
-        ]
-        print_table(f"by {report.model_uri}", ("case", "outcome", "classes", "mean probability", "remark"), rows)
-        told = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-        console.print(f"{report.cohort}: {told}; exports in {report.export_folder}", soft_wrap=True)
-    if report.counts["failed"]:
-        raise typer.Exit(EXIT_CASES_REFUSED)
-
-
 @app.command()
 def serve(workspace: Workspace = None) -> None:
     """Serve the scheduled deployments of infra/prefect.yaml from this process, until Ctrl-C."""
@@ -302,10 +272,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
-    except (LookupError, ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("CTFACTORY_TRACEBACK"):
+    except Exception as error:
+        if os.environ.get("CTFACTORY_TRACEBACK") or not isinstance(error, _told_in_a_line()):
             raise
         # A KeyError shows its message in quotes unless it is taken from the arguments.
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         sys.stderr.write(f"ctfactory: {message}\n")
         sys.exit(EXIT_REFUSED)
+
+
+def _told_in_a_line() -> tuple[type[Exception], ...]:
+    """Return the errors whose message says all; MLflow's, such as of a server that is away, once it was imported."""
+    mlflow = sys.modules.get("mlflow.exceptions")
+    return (LookupError, ValueError, OSError, RuntimeError, *(() if mlflow is None else (mlflow.MlflowException,)))

@@ -33,6 +33,7 @@ def print_demo(report: FactoryReport, settings: Settings, *, as_json: bool) -> N
     paths = {
         "report": report.report,
         "lake": settings.lake,
+        "cohort page": None if report.pseudo_labels is None else report.pseudo_labels.page,
         "exports": None if report.pseudo_labels is None else report.pseudo_labels.export_folder,
         "miniatures": workspace / "miniatures",
         "MLflow": settings.mlflow_uri,

@@ -11,15 +11,18 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from datasets_registry.miniatures import MINIATURE_SETS
+from flows.calibrate import calibrate
 from flows.evaluate import evaluate
 from flows.factory_report import DemoResults, demo_report
 from flows.ingest import IngestReport, ingest
 from flows.promote import promote
 from flows.pseudo_label import pseudo_label
 from flows.train import train
+from tasks.calibration import TooFewMasks
 from tasks.case_cluster import case_cluster
 from tasks.hidden_truth import mean_organ_dsc, score_exports_task
 from tasks.miniatures import EXTERNAL_COHORT, write_miniatures_task
+from tasks.notices import tell
 from tasks.report import markdown_table, write_report_task
 from tasks.settings import Settings
 
@@ -68,7 +71,7 @@ class _Stopwatch:
 
 @flow(name="factory", validate_parameters=False)
 def factory(settings: Settings | None = None, plan: FactoryPlan | None = None) -> FactoryReport:
-    """Run the whole line on miniatures: write, ingest twice, train, evaluate, promote, pseudo-label, report.
+    """Run the whole line on miniatures: write, ingest twice, train, evaluate, promote, calibrate, pseudo-label, report.
 
     Afterwards the workspace holds a lake, an MLflow registry with a champion, exports of the external cohort and a
     report page. A second run finds the miniatures ingested, trains another version and lets it challenge the champion.
@@ -95,6 +98,8 @@ def factory(settings: Settings | None = None, plan: FactoryPlan | None = None) -
     # A refused challenger labels nothing: the champion does, if there is one.
     labels, external_scores = None, pd.DataFrame(columns=["case_id", "class_name", "dsc"])
     if promotion.promoted:
+        _calibrate_if_it_finds_enough(training.model.uri, settings)
+        watch.lap("calibrate")
         labels = pseudo_label(EXTERNAL_COHORT, f"models:/{settings.model_name}@champion", settings)
         external_scores = score_exports_task(list(labels.outcomes), miniatures.truth)
     watch.lap("pseudo-label")
@@ -105,6 +110,13 @@ def factory(settings: Settings | None = None, plan: FactoryPlan | None = None) -
     )
     watch.lap("report")
     return FactoryReport(**vars(results), report=page)
+
+
+def _calibrate_if_it_finds_enough(model: str, settings: Settings) -> None:
+    try:
+        calibrate(model, settings)
+    except TooFewMasks as few:
+        tell(f"{few}; without a calibration every pseudo-label is for review")
 
 
 def _ingest_all(raw: dict[str, Path], external: Path, settings: Settings) -> tuple[IngestReport, ...]:

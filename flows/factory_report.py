@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from flows.pseudo_label import PseudoLabelReport
 from tasks.evaluation_tables import shown
 from tasks.hidden_truth import mean_organ_dsc
 from tasks.promote import Promotion
-from tasks.report import Picture, Report, Section
+from tasks.report import Link, Picture, Report, Section
 from tasks.settings import Settings
 from tasks.train import TrainOutcome
 
@@ -55,7 +56,7 @@ def demo_report(results: DemoResults, settings: Settings) -> Report:
             _training_section(results, settings),
             _evaluation_section(results, settings),
             _promotion_section(results),
-            _pseudo_label_section(results),
+            _pseudo_label_section(results, settings),
         ),
         facts={
             "workspace": str(settings.workspace),
@@ -124,7 +125,7 @@ def _promotion_section(results: DemoResults) -> Section:
     return Section("Promotion", results.promotion.reason, (("", results.promotion.table()),))
 
 
-def _pseudo_label_section(results: DemoResults) -> Section:
+def _pseudo_label_section(results: DemoResults, settings: Settings) -> Section:
     labels = results.pseudo_labels
     if labels is None:
         return Section("Pseudo-labels", "The challenger was refused, so the external cohort was not labelled.")
@@ -132,9 +133,12 @@ def _pseudo_label_section(results: DemoResults) -> Section:
     per_class = results.external_scores.groupby("class_name")["dsc"].agg(["count", "mean", "min"]).reset_index()
     per_class = per_class.sort_values("class_name", key=lambda names: names.map(order))
     overlays = [item.overlay for item in labels.outcomes if item.overlay is not None][:SHOWN_OVERLAYS]
+    page = os.path.relpath(labels.page, settings.workspace.absolute())
+    figures = pd.DataFrame(list(labels.figures.texts().items()), columns=["figure", "value"])
     return Section(
         "Pseudo-labels of the external cohort",
-        f"{labels.counts} by {labels.model_uri}; scored against the hidden truth on each scan's own grid.",
-        (("Against the hidden truth", per_class),),
+        f"By {labels.model_uri}; scored against the hidden truth on each scan's own grid.",
+        (("The run", figures), ("Against the hidden truth", per_class)),
         tuple(Picture(Path(path), f"Masks of {Path(path).parent.name}") for path in overlays),
+        (Link(page, "Page of the run: every case and decision"),),
     )

@@ -38,6 +38,8 @@ REFERENCE_TAGS = (
     "DimensionIndexSequence",
 )
 """What a label needs of the series it refers to; none of it says who the patient is, but by the UIDs of the series."""
+NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+"""Without these nothing can refer to a slice; anonymisers are known to empty them."""
 EMPTIED = (
     "PatientBirthDate",
     "PatientSex",
@@ -85,8 +87,8 @@ def open_source(series: DicomSeries | Sequence[Path], *, pseudonym: str | None) 
 
     pseudonym: what the patient is called in them, with every other attribute about patient and study left empty; None
     keeps patient and study as the series has them, which a PACS needs to file a label with its scan.
-    Raises BadInput for a series that `read_series` refuses, one without a frame of reference, and one whose slices lie
-    in several multi-frame files.
+    Raises BadInput for a series that `read_series` refuses, one without the UIDs to refer to (`NEEDED`), and one whose
+    slices lie in several multi-frame files.
     """
     stack, where = series_stack(series)
     paths = list(dict.fromkeys(header.path for header in stack.slices))
@@ -95,13 +97,21 @@ def open_source(series: DicomSeries | Sequence[Path], *, pseudonym: str | None) 
         raise BadInput("dicom_frames", where, f"slices in {len(paths)} multi-frame files", "one multi-frame file, or "
                        "one slice per file", "write .seg.nrrd or NIfTI instead")  # fmt: skip
     headers = tuple(_header(path, pseudonym) for path in paths)
-    frame_uids = {str(header.get("FrameOfReferenceUID") or "") for header in headers}
-    if len(frame_uids) != 1 or "" in frame_uids:
-        raise BadInput("frame_of_reference", where, f"{len(frame_uids)} values of FrameOfReferenceUID (0020,0052), "
-                       f"{'one of them empty' if '' in frame_uids else 'none empty'}", "one for all slices",
-                       "write .seg.nrrd or NIfTI, which need none")  # fmt: skip
+    for header in headers:
+        missing = [name for name in NEEDED if not header.get(name)]
+        if missing:
+            raise BadInput("dicom_reference", where, f"a slice without {', '.join(missing)}", "the UIDs that a label "
+                           "refers to", "use the series as the scanner or PACS has it, or write .seg.nrrd or NIfTI, "
+                           "which refer to none")  # fmt: skip
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        if len(values := {str(header[name].value) for header in headers}) > 1:
+            raise BadInput("dicom_reference", where, f"{len(values)} values of {name}", "one for all slices",
+                           "write .seg.nrrd or NIfTI instead")  # fmt: skip
     first = stack.slices[0].fields
     grid = Grid((int(first.Columns), int(first.Rows), len(stack.slices)), stack.affine)
+    for header in headers if not frames else ():
+        if not header.get("SliceThickness"):  # a label must state one; the distance of the slices is the nearest to it
+            header.SliceThickness = round(grid.spacing_mm[2], 4)
     return SourceSeries(headers, frames or None, grid)
 
 

@@ -16,6 +16,7 @@ import nrrd
 import numpy as np
 from isal import igzip
 from nrrd.errors import NRRDError
+from numpy.typing import NDArray
 
 from imaging.errors import BadInput
 from imaging.nifti import check_finite, check_lengths
@@ -76,19 +77,42 @@ def read_nrrd(path: Path, *, max_bytes: int = 8 * 2**30, where: str | None = Non
     """
     place = where if where is not None else path.name
     header = _read_header(path, place)
-    affine, steps = _affine(header, place)
-    dtype = _dtype(header.fields, place)
+    array, affine, steps = _read_voxels(header, max_bytes, place)
+    return Volume(array.reshape(tuple(header.sizes[axis] for axis in header.axes), order="F"), affine, steps)
+
+
+def read_nrrd_layers(
+    path: Path, *, max_bytes: int = 8 * 2**30, where: str | None = None
+) -> list[tuple[Volume, dict[int, str]]]:
+    """Return the layers of a .seg.nrrd of 3D Slicer, each with label value -> name of its segments.
+
+    Segments that overlap lie in layers of their own, along an axis of the kind `list`; a file without it is one layer.
+    Refused as by `read_nrrd`, and where two segments of a layer have one value.
+    """
+    place = where if where is not None else path.name
+    header = _read_header(path, place, layered=True)
+    array, affine, steps = _read_voxels(header, max_bytes, place)
+    whole = array.reshape(header.sizes, order="F")
+    beside = tuple(axis for axis in range(len(header.sizes)) if axis not in header.axes)
+    layers = whole.transpose(*beside, *header.axes).reshape(-1, *(header.sizes[axis] for axis in header.axes))
+    segments = _segments(header, place, len(layers))
+    return [(Volume(layer, affine, steps), named) for layer, named in zip(layers, segments, strict=True)]
+
+
+def _read_voxels(header: _Header, max_bytes: int, where: str) -> tuple[NDArray[Any], Affine, tuple[Step, ...]]:
+    """Return all voxels in one row, as they lie on disk, checked to the end; the affine, and what was done."""
+    affine, steps = _affine(header, where)
+    dtype = _dtype(header.fields, where)
     demand = math.prod(header.sizes) * dtype.itemsize
-    with _open_voxels(header, place) as stream:
-        skip = _skip(header, demand, place)
+    with _open_voxels(header, where) as stream:
+        skip = _skip(header, demand, where)
         stream.check_demand(demand, skip, max_bytes, header.sizes)
         stored, trailing = stream.read_voxels(skip, demand)
     if trailing:
         steps.append(Step("ignore_trailing_bytes", {"bytes": trailing}))
-    array = np.frombuffer(stored, dtype=dtype).reshape(tuple(header.sizes[axis] for axis in header.axes), order="F")
-    array = array.astype(dtype.newbyteorder("="), copy=False)
-    check_finite(array, place)
-    return Volume(array, affine, tuple(steps))
+    array = np.frombuffer(stored, dtype=dtype).astype(dtype.newbyteorder("="), copy=False)
+    check_finite(array.reshape(header.sizes, order="F"), where)
+    return array, affine, tuple(steps)
 
 
 def nrrd_files(path: Path, where: str | None = None) -> tuple[Path, ...]:
@@ -103,20 +127,29 @@ def nrrd_segments(path: Path, where: str | None = None) -> dict[int, str]:
     Raises BadInput for segments without a value and for several of one value, which a single layer cannot hold.
     """
     place = where if where is not None else path.name
-    fields = _read_header(path, place).fields
-    found: dict[int, str] = {}
+    return _segments(_read_header(path, place), place, 1)[0]
+
+
+def _segments(header: _Header, where: str, layers: int) -> list[dict[int, str]]:
+    """Return label value -> name of the segments of each layer."""
+    found: list[dict[int, str]] = [{} for _ in range(layers)]
     names = {
-        match[1]: str(text) for field, text in fields.items() if (match := re.fullmatch(r"Segment(\d+)_Name", field))
+        match[1]: str(text)
+        for field, text in header.fields.items()
+        if (match := re.fullmatch(r"Segment(\d+)_Name", field))
     }
     for ordinal, name in names.items():
-        value = str(fields.get(f"Segment{ordinal}_LabelValue", ""))
-        if not value.isdigit() or int(value) in found:
-            raise _bad_header(place, f"segment {ordinal} of label value {value or '(none)'}", "a value of its own")
-        found[int(value)] = name
+        value = str(header.fields.get(f"Segment{ordinal}_LabelValue", ""))
+        layer = str(header.fields.get(f"Segment{ordinal}_Layer", "0")) if layers > 1 else "0"
+        if not layer.isdigit() or int(layer) >= layers:
+            raise _bad_header(where, f"segment {ordinal} in layer {layer}", f"one of {layers} layers, from 0")
+        if not value.isdigit() or int(value) in found[int(layer)]:
+            raise _bad_header(where, f"segment {ordinal} of label value {value or '(none)'}", "a value of its own")
+        found[int(layer)][int(value)] = name
     return found
 
 
-def _read_header(path: Path, where: str) -> _Header:
+def _read_header(path: Path, where: str, *, layered: bool = False) -> _Header:
     with path.open("rb") as file:
         start = file.read(HEADER_MOST)
     if is_html(start):
@@ -138,7 +171,7 @@ def _read_header(path: Path, where: str) -> _Header:
     if name is None and not ends:
         raise BadInput("truncated", where, f"a header and no voxels ({len(start)} bytes)", "an empty line, then voxels",
                        "fetch the file again")  # fmt: skip
-    return _Header(fields, end, data, _spatial_axes(fields, sizes, where), sizes)
+    return _Header(fields, end, data, _spatial_axes(fields, sizes, where, layered=layered), sizes)
 
 
 def _beside(path: Path, name: str, where: str) -> Path:
@@ -156,8 +189,8 @@ def _beside(path: Path, name: str, where: str) -> Path:
     return data
 
 
-def _spatial_axes(fields: dict[str, Any], sizes: tuple[int, ...], where: str) -> tuple[int, ...]:
-    """Return the places of the three axes in space; every other one must have size 1."""
+def _spatial_axes(fields: dict[str, Any], sizes: tuple[int, ...], where: str, *, layered: bool) -> tuple[int, ...]:
+    """Return the places of the three axes in space; every other one must have size 1, but for one of layers."""
     directions = fields.get("space directions")
     count = len(sizes)
     in_space: list[int] = []
@@ -168,7 +201,7 @@ def _spatial_axes(fields: dict[str, Any], sizes: tuple[int, ...], where: str) ->
     if (
         int(fields["dimension"]) != count
         or min(sizes, default=0) < 1
-        or (len(in_space) == 3 and max(rest, default=1) > 1)
+        or (len(in_space) == 3 and max(rest, default=1) > 1 and not (layered and len(rest) == 1))
     ):
         raise BadInput(
             "dimensions", where, f"{fields['dimension']} dimensions of sizes {sizes}",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 from skimage.measure import find_contours, points_in_poly
 
 from imaging.bits import Bits, get_channel
@@ -68,10 +68,14 @@ def outlines(mask: NDArray[np.bool_]) -> list[Contour]:
     outer_sign = np.sign(areas[int(np.argmax(np.abs(areas)))]) if found else 1.0
     outer = [c for c, area in zip(found, areas, strict=True) if np.sign(area) == outer_sign]
     holes = [c for c, area in zip(found, areas, strict=True) if np.sign(area) != outer_sign]
-    # the smallest outline around a hole is its own
-    order = sorted(range(len(outer)), key=lambda i: abs(_area(outer[i])))
-    for hole in sorted(holes, key=lambda c: float(c[:, 1].max()), reverse=True):
-        index = next(i for i in order if points_in_poly(hole[:1], outer[i])[0])
+    sizes = np.array([abs(_area(contour)) for contour in outer])
+    low, high = (np.array([edge(contour, axis=0) for contour in outer]) for edge in (np.min, np.max))
+    plain = list(outer)
+    for hole in holes:
+        around = np.flatnonzero(((low < hole[0]) & (high > hole[0])).all(axis=1))
+        # the smallest outline around a hole is its own
+        order = around[np.argsort(sizes[around])]
+        index = next(int(i) for i in order if points_in_poly(hole[:1], plain[i])[0])
         outer[index] = _keyhole(outer[index], hole)
     return outer
 
@@ -91,11 +95,13 @@ def _area(contour: Contour) -> float:
 
 
 def _keyhole(outer: Contour, hole: Contour) -> Contour:
-    """Return one polygon that runs around `outer`, along the shortest way to `hole`, around it and back."""
-    apart = np.linalg.norm(outer[:, None] - hole[None], axis=2)
-    i, j = np.unravel_index(int(apart.argmin()), apart.shape)
-    around = np.concatenate([hole[j:], hole[: j + 1]])
-    joined: Contour = np.concatenate([outer[: i + 1], around, outer[i:]])
+    """Return one polygon that runs around `outer`, straight to `hole` from the corner nearest to it, around and back.
+
+    The way there and back encloses nothing, whatever it crosses.
+    """
+    j = int(np.argmax(hole[:, 0]))
+    i = int(np.argmin(np.linalg.norm(outer - hole[j], axis=1)))
+    joined: Contour = np.concatenate([outer[: i + 1], hole[j:], hole[: j + 1], outer[i:]])
     return joined
 
 
@@ -149,7 +155,8 @@ def _dataset(
 ) -> FileDataset:
     first = source.headers[0]
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RTStructureSetStorage, ExplicitVRLittleEndian
+    # explicit lengths of decimal text end at 64 KiB, which a long contour exceeds
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RTStructureSetStorage, ImplicitVRLittleEndian
     data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     for keyword in PATIENT_TAGS:
         if keyword in first:

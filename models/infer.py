@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from models.infer_scan import ArrayScan, Scan, not_air, read_slabs
 from models.infer_windows import Box, WindowGrid, gaussian_weight
 from models.postprocess import Cleaned
 from models.sampling import window_hu
+from models.scores import MOST_VARIANTS, Agreement, SurfaceEntropy
 from models.settings import ModelSettings, Precision
 from models.universal import UniversalModel
 
@@ -45,11 +46,15 @@ class Scores:
 
     mean_prob: for each class and free text asked for, the mean probability inside its mask, nan where the mask is
     empty. channels: the bit of each. remarks: what had to be done to get through, such as smaller batches.
+    boundary_entropy: binary entropy in bits, mean over the voxels at the mask's surface; nan where the mask is empty.
+    agreement: mean pairwise DSC of the members of an ensemble, or of test-time variants; None with one.
     """
 
     mean_prob: dict[str, float]
     channels: dict[str, int]
     remarks: tuple[str, ...] = ()
+    boundary_entropy: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,9 @@ class Predictor:
     """Predicts scans with one model, or with several of the same settings as an ensemble (see `Network`).
 
     overlap: share of a window that its neighbour repeats. device, batch, precision: see `Network`.
+    variants: passes of each window besides the first, up to 4, of the scan shifted by a few voxels and brighter, darker
+    or noisier (`scores.variant`): how far their masks agree is a score; the masks stay those of the first pass. One
+    variant takes as long as the prediction itself, of its first model.
     Windows are weighted by a Gaussian; a voxel belongs to a class where the mean of its windows' logits is above 0.
     An image smaller than the window is surrounded by air. The network is not run on windows of nothing but air (no
     voxel above the model's HU window's lower end), which all look the same to it: it sees one of them, and the others
@@ -97,13 +105,19 @@ class Predictor:
         batch: int | None = None,
         device: str = "cpu",
         precision: Precision | None = None,
+        variants: int = 0,
     ) -> None:
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap {overlap}: expected 0 <= overlap < 1")
+        if not 0 <= variants <= MOST_VARIANTS:
+            raise ValueError(f"variants {variants}: expected 0 to {MOST_VARIANTS}")
         self.settings = metadata if isinstance(metadata, ModelSettings) else metadata.model
         self.overlap = overlap
         members = [models] if isinstance(models, UniversalModel) else list(models)
-        self.network = Network(members, device=device, batch=batch, precision=precision)
+        low, high = self.settings.hu_window
+        self.network = Network(
+            members, device=device, batch=batch, precision=precision, variants=variants, hu_span=high - low
+        )
 
     def predict(
         self,
@@ -158,19 +172,34 @@ class Predictor:
             (say or logging.getLogger(__name__).warning)(remark)
 
         sums, counts = np.zeros(len(query)), np.zeros(len(query))
+        doubt = SurfaceEntropy(list(channels.values()), self._grid(scan).axis)
+        opinions = self.network.opinions
+        agreement = Agreement(opinions, len(query), self.settings.patch) if opinions > 1 else None
+        self.network.watch = None if agreement is None else agreement.add
         for slab in self.slabs(scan, query, report=report, say=told):
-            bits, own_sums, own_counts = _thresholded(slab.logits, list(channels.values()), words)
+            made, own_sums, own_counts = _thresholded(slab.logits, list(channels.values()), words)
             sums, counts = sums + own_sums, counts + own_counts
-            sink(slab.box, bits)
+            doubt.add(slab.logits, made)
+            sink(slab.box, made.cpu().numpy().view(np.uint32))
         means = np.divide(sums, counts, out=np.full(len(query), np.nan), where=counts > 0)
-        return Scores(dict(zip(channels, means.tolist(), strict=True)), channels, tuple(remarks))
+        agreed = [None] * len(query) if agreement is None else agreement.means()
+        return Scores(
+            dict(zip(channels, means.tolist(), strict=True)),
+            channels,
+            tuple(remarks),
+            dict(zip(channels, doubt.means(), strict=True)),
+            dict(zip(channels, agreed, strict=True)),
+        )
+
+    def _grid(self, scan: Scan) -> WindowGrid:
+        return WindowGrid(scan.shape, self.settings.patch, self.overlap)
 
     @torch.inference_mode()
     def slabs(
         self, scan: Scan, query: Query, *, report: Reporter | None = None, say: Say | None = None
     ) -> Iterator[Slab]:
         """Yield the blended logits of the scan, slab by slab, for whoever wants more of them than masks."""
-        grid = WindowGrid(scan.shape, self.settings.patch, self.overlap)
+        grid = self._grid(scan)
         low = self.settings.hu_window[0]
         network = self.network
         network.start(say)
@@ -238,10 +267,11 @@ class _Sums:
 
 def _thresholded(
     logits: Tensor, channels: Sequence[int], words: int
-) -> tuple[Bits, NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Tensor, NDArray[np.float64], NDArray[np.float64]]:
     """Return the bits (W, x, y, z) where `logits` (C, x, y, z) are above 0, and per class probabilities and voxels.
 
-    Made on the device of the logits, so that only words leave it. The probabilities are summed inside the mask.
+    Made on the device of the logits, as int32 words, so that only words leave it. The probabilities are summed inside
+    the mask.
     """
     made = torch.zeros((words, *logits.shape[1:]), dtype=torch.int32, device=logits.device)
     sums, counts = [], []
@@ -253,8 +283,7 @@ def _thresholded(
         if len(inside):
             bit = np.uint32(1 << channel % WORD_BITS).view(np.int32)  # bit 31 is the sign
             made[channel // WORD_BITS].bitwise_or_(mask.to(torch.int32).mul_(int(bit)))
-    bits: Bits = made.cpu().numpy().view(np.uint32)
-    return bits, np.array(sums), np.array(counts)
+    return made, np.array(sums), np.array(counts)
 
 
 def predict_bits(

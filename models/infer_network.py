@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from models.infer_windows import Box
+from models.scores import unshifted, variant
 from models.settings import Precision
 from models.universal import UniversalModel
 
 Say = Callable[[str], None]
+Watch = Callable[[Sequence[Tensor]], None]
+"""Told the masks (B, C, X, Y, Z) bool of each opinion about the windows of a pass."""
 
 _HALVES: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
@@ -58,7 +61,8 @@ class Network:
 
     models: of the same classes and settings; an ensemble gives, for each window, the mean of their probabilities, as
     logits. device: `cpu`, `cuda`, `cuda:1`. batch: windows a pass, None for `default_batch`. precision: None for
-    `default_precision`; logits are float32 always.
+    `default_precision`; logits are float32 always. variants: passes of the first model besides, over the windows as
+    `scores.variant` changes them, for `watch` alone. hu_span: HU that the scaled values 0..1 stand for.
     Raises ValueError without models, for a batch below 1 and for an unknown precision.
     """
 
@@ -69,6 +73,8 @@ class Network:
         device: str = "cpu",
         batch: int | None = None,
         precision: Precision | None = None,
+        variants: int = 0,
+        hu_span: float = 1.0,
     ) -> None:
         if not models:
             raise ValueError("no model to predict with; give at least one")
@@ -82,6 +88,13 @@ class Network:
         self.device = self._wanted
         self.batch = batch or default_batch(self._wanted)
         self.say: Say = logging.getLogger(__name__).warning
+        self.watch: Watch | None = None
+        self._variants, self._hu_span = variants, hu_span
+
+    @property
+    def opinions(self) -> int:
+        """How many masks of a window `watch` is told: one a model and one a variant."""
+        return len(self._models) + self._variants
 
     @property
     def precision(self) -> Precision:
@@ -122,14 +135,26 @@ class Network:
         """Return logits (B, C, X, Y, Z) float32 of `windows` (B, 1, X, Y, Z)."""
         first, *others = self._models
         logits = self._one(first, windows, query)
+        watch = self.watch if self.opinions > 1 else None
+        masks = [] if watch is None else [logits > 0]
+        if watch is not None:
+            for number in range(1, self._variants + 1):
+                seen = self._one(first, variant(windows, number, self._hu_span), query)
+                masks.append(unshifted(seen > 0, number))
         if not others:
+            if watch is not None:
+                watch(masks)
             return logits
         # logs of the summed probabilities and of what they lack, which stay exact where a probability rounds to 1
         found, missing = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
         for model in others:
             logits = self._one(model, windows, query)
+            if watch is not None:
+                masks.append(logits > 0)
             found = torch.logaddexp(found, nn.functional.logsigmoid(logits))
             missing = torch.logaddexp(missing, nn.functional.logsigmoid(-logits))
+        if watch is not None:
+            watch(masks)
         return found - missing
 
     def _one(self, model: UniversalModel, windows: Tensor, query: Query) -> Tensor:

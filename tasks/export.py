@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_registry.taxonomy import class_info
-from imaging.bits import get_channel
+from imaging.bits import Bits, get_channel
+from imaging.layers import paint
 from imaging.nifti import read_nifti, write_nifti
 from imaging.resample import Grid
 from imaging.resample_masks import BoxedField, Form, resample_masks
@@ -21,7 +22,7 @@ from tasks.export_dicom import CaseSource, find_source, write_dicom_seg, write_r
 from tasks.export_files import write_atlas, write_multi_label, write_per_class, write_slicer
 from tasks.export_staging import RECORD, publish, staged
 from tasks.export_statistics import write_statistics
-from tasks.export_subject import ExportSubject, Origin
+from tasks.export_subject import PAINT_ORDER, ExportSubject, Origin
 from tasks.licences import LabelLicence, check_profile, joined, licence_of, strictest
 
 FORMATS = ("nifti", "nifti_per_class", "seg_nrrd", "dicom_seg", "rtstruct", "abdomenatlas")
@@ -43,6 +44,16 @@ def check_formats(formats: Sequence[str]) -> None:
         raise ValueError(f"format {', '.join(map(repr, unknown))}, expected one of {', '.join(FORMATS)}")
     if not formats:
         raise ValueError(f"no format, expected at least one of {', '.join(FORMATS)}")
+
+
+def multi_label(bits: Bits, class_names: Sequence[str]) -> NDArray[Any]:
+    """Return one integer label a voxel, (X, Y, Z): the class index, 0 for none.
+
+    Classes overlap in the bits; here organs are painted first, then vessels, then lesions, so that the most specific
+    class is seen.
+    """
+    ordered = sorted((class_info(name) for name in class_names), key=lambda info: (PAINT_ORDER[info.kind], info.index))
+    return paint(bits, {info.channel: info.index for info in ordered})
 
 
 def export_case(
@@ -149,7 +160,7 @@ def _write(
     with staged(target) as aside:
         for name in dict.fromkeys(formats):
             if name == "nifti":
-                record |= write_multi_label(subject, aside)
+                record |= write_multi_label(subject, multi_label(subject.bits, list(subject.origins)), aside)
             elif name == "nifti_per_class":
                 record |= write_per_class(subject, aside)
             elif name == "seg_nrrd":

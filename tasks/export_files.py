@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets_registry.dicom_codes import Code, class_codes
 from datasets_registry.taxonomy import ClassInfo
 from imaging.bits import get_channel
 from imaging.label_table import LabelEntry, itksnap_table, slicer_table
-from imaging.layers import paint
 from imaging.nifti import write_nifti
 from imaging.nrrd_write import SlicerSegment, write_seg_nrrd
 from imaging.resample import resample_image
@@ -19,12 +19,11 @@ from imaging.volume import Volume
 from tasks.export_subject import ExportSubject
 
 
-def write_multi_label(subject: ExportSubject, folder: Path) -> dict[str, Any]:
+def write_multi_label(subject: ExportSubject, label: NDArray[Any], folder: Path) -> dict[str, Any]:
     """Write one label a voxel, `segmentation.nii.gz`, with names and colours inside it and as tables for two viewers.
 
-    Organs are painted first, then vessels, then lesions. Returns the voxels of each class that another one covers.
+    label: (X, Y, Z), the index of a class. Returns the voxels of each class that another one covers.
     """
-    label = paint(subject.bits, {info.channel: info.index for info in subject.painted})
     write_nifti(Volume(label, subject.grid.affine), folder / "segmentation.nii.gz", subject.entries)
     (folder / "segmentation.itksnap.txt").write_text(itksnap_table(subject.entries), encoding="utf-8")
     (folder / "segmentation.ctbl").write_text(slicer_table(subject.entries), encoding="utf-8")

@@ -64,11 +64,6 @@ class ExportSubject:
         return tuple(sorted((class_info(name) for name in self.origins), key=lambda info: info.index))
 
     @property
-    def painted(self) -> tuple[ClassInfo, ...]:
-        """The classes in the order in which one label a voxel is painted."""
-        return tuple(sorted(self.classes, key=lambda info: (PAINT_ORDER[info.kind], info.index)))
-
-    @property
     def entries(self) -> list[LabelEntry]:
         """Value, name, title and colour of every class; the value is its index in the taxonomy."""
         return [LabelEntry(info.index, info.name, info.title, info.colour) for info in self.classes]

@@ -12,7 +12,7 @@ from datasets_registry.taxonomy import all_classes, class_info
 from imaging.bits import get_channel
 from imaging.metrics import dice
 from tasks.prefect_task import as_task
-from tasks.pseudo_label import PseudoLabelOutcome
+from tasks.pseudo_label_case import PseudoLabelOutcome
 
 
 def score_exports(outcomes: list[PseudoLabelOutcome], truth_folder: Path) -> pd.DataFrame:

@@ -12,7 +12,8 @@ import numpy as np
 from datasets_registry.taxonomy import class_info
 from imaging.bits import get_channel
 from imaging.overlay import overlay_png
-from imaging.resample import grid_for, resample_bits, resample_image
+from imaging.resample import grid_for, resample_image
+from imaging.resample_masks import resample_masks
 from models.checkpoint import ModelMetadata
 from models.infer import FreeText
 from models.infer_progress import PredictionProgress
@@ -99,7 +100,7 @@ def predict_scan(
         "note": "made by a model, not by an annotator",
     }
     by_words = {**about, "text_encoder": metadata.encoder, "prompt": metadata.prompt}
-    bits = resample_bits(prediction.bits, scan.image.affine, scan.original)
+    bits = resample_masks(prediction.bits, scan.image.affine, scan.original)
     channels = prediction.scores.channels
     segmentation = export_classes(bits, scan.original, classes, target, about) if classes else None
     files: dict[str, Path | None] = dict.fromkeys(classes, segmentation)

@@ -15,11 +15,12 @@ from catalog.lake_read import StoredArray
 from datasets_registry.class_rules import rule_switches
 from imaging.sides import body_midline_x
 from imaging.volume import Affine, Volume
-from models.checkpoint import ModelMetadata, load_model, members
+from models.checkpoint import ModelMetadata, load_model, members, read_metadata
 from models.infer import Prediction, Predictor
 from models.infer_progress import PredictionProgress
 from models.postprocess import clean, needs_middle
 from models.settings import Precision
+from tasks.gpu_lock import gpu_lock
 from tasks.notices import tell
 from tasks.progress import report_progress
 from tasks.settings import Settings
@@ -52,6 +53,7 @@ def load_predictor(checkpoints: Sequence[Path], settings: Settings) -> tuple[Pre
         settings.window_batch,
         settings.predict_precision,
         settings.threads,
+        settings.test_time_variants,
     )
 
 
@@ -63,15 +65,28 @@ def _predictor(
     batch: int | None,
     precision: Precision | None,
     threads: int | None,
+    variants: int,
 ) -> tuple[Predictor, ModelMetadata]:
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = [load_model(path, device) for path in checkpoints]
-    first = loaded[0][1]
-    for path, (_, metadata) in zip(checkpoints, loaded, strict=True):
-        _check_fits(metadata, first, f"{path} and {checkpoints[0]}")
-    models = [model for model, _ in loaded]
-    return Predictor(models, first, overlap=overlap, batch=batch, device=device, precision=precision), first
+    first = require_ensemble(checkpoints)
+    models = [load_model(path, device)[0] for path in checkpoints]
+    predictor = Predictor(
+        models, first, overlap=overlap, batch=batch, device=device, precision=precision, variants=variants
+    )
+    return predictor, first
+
+
+def require_ensemble(checkpoints: Sequence[Path]) -> ModelMetadata:
+    """Return the metadata of the first of `checkpoints`, without reading weights; ValueError where others do not fit.
+
+    Checkpoints may be folders of ensembles. Members must agree in all but their weights.
+    """
+    files = [file for checkpoint in checkpoints for file in members(checkpoint)]
+    first = read_metadata(files[0])
+    for path in files[1:]:
+        _check_fits(read_metadata(path), first, f"{path} and {files[0]}")
+    return first
 
 
 def _check_fits(metadata: ModelMetadata, first: ModelMetadata, which: str) -> None:
@@ -97,35 +112,56 @@ def tell_progress(progress: PredictionProgress) -> None:
 def predict_case(
     workspace: Workspace,
     case: Mapping[str, Any],
-    checkpoint: Path,
+    checkpoint: Path | Sequence[Path],
     classes: Sequence[str] | None = None,
     *,
     report: Callable[[PredictionProgress], None] = tell_progress,
 ) -> Prediction:
-    """Return the cleaned masks of one case of the lake, which is read slab by slab.
+    """Return the masks of one case of the lake, cleaned; see `predict_raw` and `clean_prediction`."""
+    prediction, chosen = predict_raw(workspace, case, checkpoint, classes, report=report)
+    image = workspace.lake.open_image(case)
+    settings, say = workspace.settings, remarks_on(case)
+    return clean_prediction(prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), settings, say)
 
-    classes: None predicts every class the model was trained on. What is done when memory runs out is told as a notice,
-    and stands in the scores' remarks, which also come back from workers. The masks are cleaned by the rules of
-    `settings.cleaning`; what that did stands in `Prediction.cleaned`. Raises ValueError when the case lies on another
-    grid spacing than the model was trained at.
-    """
-    predictor, metadata = load_predictor([checkpoint], workspace.settings)
-    expected = metadata.model.spacing_mm
-    if not np.allclose(case["spacing_mm"], expected, rtol=0.01):
-        raise ValueError(
-            f"{case['case_id']}: spacing {list(case['spacing_mm'])} mm, but the model was trained at "
-            f"{list(expected)} mm; ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
-        )
+
+def remarks_on(case: Mapping[str, Any]) -> Callable[[str], None]:
+    """Return what tells a remark about a case, with its name."""
 
     def say(remark: str) -> None:
         tell(f"{case['case_id']}: {remark}")
 
-    chosen = list(classes or trained_classes(metadata))
-    image = workspace.lake.open_image(case)
-    prediction = predictor.predict(image, chosen, report=report, say=say)
-    return clean_prediction(
-        prediction, chosen, image.affine, lambda: Volume(image.read(), image.affine), workspace.settings, say
-    )
+    return say
+
+
+def predict_raw(
+    workspace: Workspace,
+    case: Mapping[str, Any],
+    checkpoint: Path | Sequence[Path],
+    classes: Sequence[str] | None = None,
+    *,
+    report: Callable[[PredictionProgress], None] = tell_progress,
+) -> tuple[Prediction, list[str]]:
+    """Return the masks of one case of the lake as the network has them, and their classes; it is read slab by slab.
+
+    checkpoint: one, or several that are an ensemble. classes: None predicts every class the model was trained on. What
+    is done when memory runs out is told as a notice, and stands in the scores' remarks, which also come back from
+    workers. On a GPU no other process of the factory predicts meanwhile. Raises ValueError when the case lies on
+    another grid spacing than the model was trained at.
+    """
+    checkpoints = [checkpoint] if isinstance(checkpoint, Path) else list(checkpoint)
+    with gpu_lock(workspace.settings.torch_device()):
+        predictor, metadata = load_predictor(checkpoints, workspace.settings)
+        expected = metadata.model.spacing_mm
+        if not np.allclose(case["spacing_mm"], expected, rtol=0.01):
+            found = [float(mm) for mm in case["spacing_mm"]]
+            raise ValueError(
+                f"{case['case_id']}: spacing {found} mm, but the model was trained at {list(expected)} mm; "
+                f"ingest the cohort with CTFACTORY_SPACING_MM={list(expected)}"
+            )
+
+        chosen = list(classes or trained_classes(metadata))
+        image = workspace.lake.open_image(case)
+        return predictor.predict(image, chosen, report=report, say=remarks_on(case)), chosen
 
 
 def clean_prediction(

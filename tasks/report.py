@@ -23,13 +23,22 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Link:
+    """Another page, by its path from this one."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """One heading with a paragraph, tables (title, rows) and pictures, in this order."""
+    """One heading with a paragraph, links, tables (title, rows) and pictures, in this order."""
 
     title: str
     text: str = ""
     tables: tuple[tuple[str, pd.DataFrame], ...] = ()
     pictures: tuple[Picture, ...] = ()
+    links: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True)

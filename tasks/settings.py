@@ -15,13 +15,17 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from catalog.location import Location
 from datasets_registry.card_files import VARIABLE as CARDS_VARIABLE
 from datasets_registry.class_rules import rule_switches
+from datasets_registry.taxonomy import class_info
 from datasets_registry.taxonomy_own import TAXONOMY_VARIABLE
+
+Share = float
 
 
 class Settings(BaseSettings):
@@ -148,18 +152,42 @@ class Settings(BaseSettings):
     predict_precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = Field(
         None, description="Precision of prediction; default bf16-mixed on a GPU and 32-true on a CPU."
     )
+    test_time_variants: int = Field(
+        0,
+        ge=0,
+        le=4,
+        description="Passes over each scan besides the first, shifted and brighter, darker or noisier: how far their "
+        "masks agree is a score of pseudo-labels. Each takes as long as the prediction; an ensemble needs none.",
+    )
+    accept_dsc: Share = Field(
+        0.80, ge=0, le=1, description="Pseudo-labels are accepted from this expected DSC on; see `decision_bars`."
+    )
+    reject_dsc: Share = Field(
+        0.50, ge=0, le=1, description="Pseudo-labels are rejected below this expected DSC; between the two, review."
+    )
+    decision_bars: dict[str, tuple[Share, Share]] = Field(
+        {},
+        description="The two bars of classes that need their own, as JSON or a table of the TOML file: "
+        '`{"pancreas": [0.75, 0.4]}`, accepted from the first on, rejected below the second.',
+    )
+    plausible_z: PositiveFloat = Field(
+        6.0,
+        description="Robust z-score against human labels beyond which size, place, parts or HU of a mask ask for "
+        "review, whatever DSC is expected.",
+    )
+
+    cleaning: str = Field(
+        "all",
+        description="Rules that clean predicted masks: `all`, `none`, or some of `min_size`, `sides`, "
+        "`largest_component`, `holes`, `inside_organ`, `includes_lesions`, separated by commas; `-holes` leaves one "
+        "out, `-holes:colon` for one class.",
+    )
 
     gates: str = Field(
         "default", description="Gates of a promotion: the name of a file in tasks/gates, or the path of a YAML file."
     )
     operator: str | None = Field(
         None, description="Name written down for decisions, such as a promotion; default the user of the system."
-    )
-    cleaning: str = Field(
-        "all",
-        description="Rules that clean predicted masks: `all`, `none`, or some of `min_size`, `sides`, "
-        "`largest_component`, `holes`, `inside_organ`, `includes_lesions`, separated by commas; `-holes` leaves one "
-        "out, `-holes:colon` for one class.",
     )
 
     @field_validator("cards", "taxonomy")
@@ -183,6 +211,27 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order of the sources: arguments, environment, TOML file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("decision_bars")
+    @classmethod
+    def _bars_are_of_known_classes(cls, bars: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (accept, reject) in bars.items():
+            try:
+                class_info(name)
+            except KeyError as unknown:
+                raise ValueError(f"decision_bars: {unknown.args[0]}") from None
+            if not 0 <= reject <= accept <= 1:
+                raise ValueError(
+                    f"decision_bars: {name} has the bars {accept:g} and {reject:g}; expected "
+                    "[accepted from, rejected below], 0 <= second <= first <= 1"
+                )
+        return bars
+
+    @model_validator(mode="after")
+    def _rejected_lies_below_accepted(self) -> Settings:
+        if self.reject_dsc > self.accept_dsc:
+            raise ValueError(f"reject_dsc {self.reject_dsc:g} lies above accept_dsc {self.accept_dsc:g}; exchange them")
+        return self
 
     @field_validator("cleaning")
     @classmethod

@@ -222,11 +222,7 @@ def choose_scoring_cases(
         wanted = wanted[wanted["dataset"].isin(list(cohorts))]
     labels = workspace.tables.labels(case_ids=wanted["case_id"], state="annotated", columns=["class_name"])
     wanted = wanted[wanted["case_id"].isin(labels["case_id"])]
-    # The model may have seen an earlier version of a case, or one that was withdrawn since.
-    known = workspace.tables.cases(columns=["split_group"], history=True)
-    whole_sets = {name.removesuffix("/*") for name in trained_on if name.endswith("/*")}
-    of_sets = known["case_id"][known["case_id"].str.partition("/")[0].isin(whole_sets)]
-    pairs = twins_between(known, wanted["case_id"], {*trained_on, *of_sets})
+    pairs = seen_in_training(workspace, wanted["case_id"], trained_on)
     if pairs and not choice.drop_leaking:
         raise LeakRefused(
             f"the model was trained on {len(pairs)} of these {len(wanted)} cases, or on scans they show again; leave "
@@ -241,6 +237,18 @@ def choose_scoring_cases(
             f"{choice.held_out_name}{dropped}; the lake holds {sorted(set(every['dataset']))}"
         )
     return ScoringCases(wanted.sort_values("case_id"), tuple(sorted({one for one, _ in pairs})))
+
+
+def seen_in_training(workspace: Workspace, case_ids: Iterable[str], trained_on: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (case, the case trained on) for each of `case_ids` that a model has seen, itself or as a twin.
+
+    trained_on: ids of the model's training cases, `lits/*` for all of a set.
+    """
+    # The model may have seen an earlier version of a case, or one that was withdrawn since.
+    known = workspace.tables.cases(columns=["split_group"], history=True)
+    whole_sets = {name.removesuffix("/*") for name in trained_on if name.endswith("/*")}
+    of_sets = known["case_id"][known["case_id"].str.partition("/")[0].isin(whole_sets)]
+    return twins_between(known, case_ids, {*trained_on, *of_sets})
 
 
 def _listed(every: pd.DataFrame, only: Sequence[str]) -> pd.DataFrame:

@@ -85,8 +85,7 @@ def train_model(
     network's settings. add_classes: give it a new head for these, and train only that. transfer_to: keep its backbone,
     and the head as far as text means the same, for these classes instead of its own. text_encoder: for the new classes.
     choice: default: all folds but the test. Cases that have no fold yet get one first. pseudo: pseudo-labels to learn
-    from too, for classes that nobody annotated there; the run keeps whose they are, and the
-    model the strictest licence.
+    from too, for classes that nobody annotated there; the run keeps whose they are, the model the strictest licence.
     What was read can be read again: the run records the versions of the tables.
     """
     if start_from is None and (add_classes is not None or transfer_to is not None):

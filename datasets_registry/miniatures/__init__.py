@@ -9,6 +9,7 @@ demonstration.
 from datasets_registry.miniatures.local_set import write_external, write_local
 from datasets_registry.miniatures.numbers import count_cases, miniature_cards
 from datasets_registry.miniatures.phantom import Anatomy, make_anatomy, render
+from datasets_registry.miniatures.trouble import Planted, write_troubled
 from datasets_registry.miniatures.twins import twin_groups
 from datasets_registry.miniatures.write import write_miniature
 
@@ -17,6 +18,7 @@ MINIATURE_SETS: tuple[str, ...] = ("btcv", "kits", "chaos_ct", "msd_pancreas", "
 __all__ = [
     "MINIATURE_SETS",
     "Anatomy",
+    "Planted",
     "count_cases",
     "make_anatomy",
     "miniature_cards",
@@ -25,4 +27,5 @@ __all__ = [
     "write_external",
     "write_local",
     "write_miniature",
+    "write_troubled",
 ]

@@ -45,7 +45,7 @@ def write_external(folder: Path, *, cases: int, seed: int, truth_folder: Path, d
     for case in range(cases):
         scan = patient_scan(f"external/{case}", seed, EXTERNAL_STYLE, lesions_of(case, EXTERNAL_STYLE, None))
         truths[write_external_case(folder, scan.image, case)] = scan
-    return _named_by_reader(folder, truths, truth_folder, dataset)
+    return named_by_reader(folder, truths, truth_folder, dataset)
 
 
 def write_local(
@@ -73,7 +73,7 @@ def write_local(
         _write_masks(masks, scan, LABELLED[case % len(LABELLED)])
         truths[place] = scan
     (folder / "Thumbs.db").write_bytes(bytes(64))
-    return _named_by_reader(folder, truths, truth_folder, "local")
+    return named_by_reader(folder, truths, truth_folder, "local")
 
 
 def _write_masks(folder: Path, scan: Scan, structures: dict[str, str]) -> None:
@@ -86,7 +86,7 @@ def _write_masks(folder: Path, scan: Scan, structures: dict[str, str]) -> None:
         write_nifti(scan.image.with_array(mask.astype(np.uint8)), folder / f"{name}.nii.gz")
 
 
-def _named_by_reader(folder: Path, truths: dict[Path, Scan], truth_folder: Path, dataset: str) -> list[str]:
+def named_by_reader(folder: Path, truths: dict[Path, Scan], truth_folder: Path, dataset: str) -> list[str]:
     """Write the truth of each scan under the pseudonym that the reader gives it; return these in order of `truths`.
 
     truths: the scan's file, or the folder of its series -> scan.

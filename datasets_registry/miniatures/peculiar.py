@@ -52,6 +52,8 @@ PECULIAR: dict[str, Change] = {
     "no_spleen": without("spleen"),
     "no_gall_bladder": without("gall_bladder"),
     "no_left_kidney": without("left_kidney"),
+    "no_right_kidney": without("right_kidney"),
+    "no_stomach": without("stomach"),
     "horseshoe_kidney": _horseshoe_kidney,
     "touching_lungs": _touching_lungs,
 }

@@ -127,12 +127,12 @@ def test_a_case_is_a_page(run: Any) -> None:
     assert "[odd]spacing" in page
     assert "split (of the label)" in page
     assert _cells(page, "version")[:3] == ["2", "of", "2,"]
-    assert _cells(page, "liver") == ["annotated", "shipped", "1234.5", "3", "at", "the", "edge", "human"]
-    assert _cells(page, "kidney tumor") == ["annotated", "shipped", "absent", "human"]
-    assert "nobody looked for: spleen" in page
+    assert _cells(page, "liver") == ["annotated", "shipped", "1234.5", "3", "at", "the", "edge", "human", "counts"]
+    assert _cells(page, "kidney tumor") == ["annotated", "shipped", "absent", "human", "counts"]
+    assert "no label counts for: spleen" in page
     assert "fold 2" in page
     other = run("show", "ward/9")
-    assert _cells(other, "liver")[-3:] == ["0.75", "universal", "4"]
+    assert _cells(other, "liver")[-4:] == ["0.75", "universal", "4", "counts"]
     assert "never in training" in other
 
 

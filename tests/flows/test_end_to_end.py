@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -11,12 +13,17 @@ import nibabel
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from typer.testing import CliRunner
 
+from catalog.label_decisions import judge, restore, retract
 from catalog.queries import run_snapshot
 from catalog.splits import TEST
 from datasets_registry.cards import load_card
 from datasets_registry.taxonomy import class_names
+from flows.cli import app
 from flows.evaluate import evaluate
+from flows.export import export
 from flows.factory import FactoryPlan, FactoryReport, factory
 from flows.ingest import ingest
 from flows.local_server import prefect_api
@@ -25,10 +32,12 @@ from flows.pseudo_label import pseudo_label
 from flows.train import fine_tune
 from imaging.dicom import find_series, read_series
 from models.checkpoint import read_metadata
+from tasks.export_plan import ExportPlan
 from tasks.ingest import ingest_batch, list_source
 from tasks.miniatures import EXTERNAL_COHORT
 from tasks.models import list_models
 from tasks.prediction import trained_classes
+from tasks.pseudo_choice import PseudoChoice
 from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases
 from tasks.settings import Settings
 from tasks.splits import LeakRefused, SplitChoice
@@ -87,6 +96,22 @@ def test_labels_are_known_exactly_where_the_card_says(report: FactoryReport, set
         assert set(rows["class_name"]) == set(load_card(dataset).annotated_classes)
         assert len(rows) == 3 * len(load_card(dataset).annotated_classes)
     assert EXTERNAL_COHORT not in set(labels["dataset"])
+
+
+def test_export_writes_the_cohorts_masks_once_and_leaves_a_record(
+    report: FactoryReport, settings: Settings, tmp_path: Path
+) -> None:
+    plan = ExportPlan((EXTERNAL_COHORT,), ("nifti", "seg_nrrd"), include_review=True, out=tmp_path)
+    first, second = export(plan, settings), export(plan, settings)
+    assert (first.counts["exported"], second.counts["unchanged"]) == (1, 1)
+    (case,) = (tmp_path / EXTERNAL_COHORT).iterdir()
+    made = {path.name for path in case.iterdir()}
+    assert {"segmentation.nii.gz", "segmentation.seg.nrrd", "statistics.csv", "segmentation.json"} <= made
+    runs = open_workspace(settings).tables.runs()
+    assert list(runs[runs["kind"] == "export"]["outcome"]) == ["done", "done"]
+    waiting = export(replace(plan, include_review=False, out=tmp_path / "b"), settings)
+    assert waiting.counts["left_out"] == 1
+    assert "waits for a review" in waiting.outcomes[0].message
 
 
 def test_training_saw_neither_held_out_nor_external_cases(report: FactoryReport, settings: Settings) -> None:
@@ -165,7 +190,56 @@ def test_pseudo_labels_say_who_made_them_and_are_not_made_twice(report: FactoryR
     assert set(rows["model_version"]) == {str(report.training.model.version)}
     assert set(rows["mlflow_run_id"]) == {report.training.run_id}
     again = pseudo_label(EXTERNAL_COHORT, CHAMPION, settings)
-    assert again.counts == {"labelled": 0, "unchanged": 1, "failed": 0}
+    assert again.counts == {"labelled": 0, "rejudged": 0, "completed": 0, "unchanged": 1, "failed": 0}
+
+
+def test_a_pseudo_label_run_is_tracked_judged_and_has_a_page(report: FactoryReport, settings: Settings) -> None:
+    labels = report.pseudo_labels
+    assert labels is not None
+    run = mlflow.get_run(labels.mlflow_run_id)
+    assert (run.data.tags["kind"], run.data.tags["cohort"]) == ("pseudo_label", EXTERNAL_COHORT)
+    assert run.data.metrics["cases_labelled"] == 1
+    assert 0 < run.data.metrics["network_share"] <= 1
+    assert json.loads(run.data.tags["table_versions"])["cases"] >= 1
+    assert "parentRunId" not in " ".join(run.data.tags)
+    kept = {item.path for item in mlflow.MlflowClient().list_artifacts(labels.mlflow_run_id)}
+    assert {"report.html", "parameters.json"} <= kept
+    (row,) = open_workspace(settings).tables.runs("pseudo-label").head(1).to_dict("records")
+    assert (row["mlflow_run_id"], row["outcome"]) == (labels.mlflow_run_id, "done")
+    rows = open_workspace(settings).tables.labels(EXTERNAL_COHORT)
+    assert set(rows["decision"]) <= {"accept", "review", "reject"}
+    assert set(rows["flow_run_id"]) == {row["flow_run_id"]}
+    page = labels.page.read_text()
+    assert all(case in page for case in rows["case_id"])
+    assert f'href="{labels.page.relative_to(settings.workspace)}"' in report.report.read_text()
+
+
+def test_the_command_labels_what_it_can_and_says_by_its_exit_code_that_a_case_failed(
+    report: FactoryReport, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))  # the server of these tests
+    shutil.copytree(settings.lake.folder, tmp_path / "lake")
+    elsewhere = settings.model_copy(
+        update={"workspace": tmp_path, "mlflow_tracking_uri": settings.mlflow_uri, "lake_root": str(tmp_path / "lake")}
+    )
+    case = open_workspace(elsewhere).tables.cases("chaos_ct").iloc[0]
+    shard = next((tmp_path / "lake" / case["path"] / "0").rglob("c/0/0/0"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    spec = tmp_path / "run.yaml"
+    spec.write_text("cohort: chaos_ct\nmodels: [champion]\nclasses: [spleen, liver]\nreport: {pictures: false}\n")
+    monkeypatch.setattr("flows.cli_pseudo_label.settings_for", lambda _: elsewhere)
+    answer = CliRunner().invoke(app, ["pseudo-label", "--spec", str(spec), "--json"])
+    assert answer.exit_code == 3, answer.output
+    told = json.loads(answer.stdout)
+    assert (told["cohort"], told["labelled"], told["failed"]) == ("chaos_ct", 2, 1)
+    (failed,) = [item for item in told["cases"] if item["outcome"] == "failed"]
+    assert failed["case_id"] == case["case_id"]
+    assert list(open_workspace(elsewhere).tables.quarantined("chaos_ct")["code"]) == ["unreadable"]
+    # a human annotated the liver of these scans: only the spleen is filled in, and the training had seen them
+    rows = open_workspace(elsewhere).tables.labels("chaos_ct", state="pseudo")
+    assert set(rows["class_name"]) == {"spleen"}
+    assert set(rows["independent"]) <= {True, False}
+    assert False in set(rows["independent"])
 
 
 def test_hidden_truth_lies_apart_from_what_is_ingested(report: FactoryReport, settings: Settings) -> None:
@@ -196,6 +270,8 @@ def test_report_and_artifacts_are_published(report: FactoryReport) -> None:
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts()}
     assert {"train", "evaluate", "promote", "factory", "ingest-chaos-ct"} <= keys
+    slug = "pseudo-label-external-demo"
+    assert {slug, f"{slug}-summary", f"{slug}-page"} <= keys
 
 
 @pytest.mark.real_data
@@ -256,3 +332,31 @@ def test_fine_tuning_keeps_classes_and_remembers_what_was_seen(report: FactoryRe
     champion = alias_version(CHAMPION, settings)
     assert champion is not None
     assert champion.version == report.training.model.version
+
+
+def test_a_self_training_round_learns_from_the_champions_accepted_masks(
+    report: FactoryReport, settings: Settings
+) -> None:
+    tables = open_workspace(settings).tables
+    (case_id,) = tables.cases(EXTERNAL_COHORT)["case_id"]
+    preset, champion = str(settings.workspace / "preset.yaml"), report.training.model
+    pseudo = PseudoChoice("accepted", (EXTERNAL_COHORT,))
+    judge(tables, case_id, ["liver", "pancreas"], "accepted", who="a reader", why="good")
+    outcome = fine_tune(champion.uri, preset, settings, pseudo=pseudo)
+    assert case_id in training_cases(outcome.model, settings)
+    run = mlflow.get_run(outcome.run_id)
+    assert run.data.tags["pseudo_models"] == champion.uri
+    learnt = mlflow.artifacts.load_dict(f"runs:/{outcome.run_id}/pseudo_labels.json")
+    (entry,) = learnt["annotations"]
+    assert (entry["case_id"], sorted(entry["classes"]), entry["mlflow_run_id"]) == (
+        case_id,
+        ["liver", "pancreas"],
+        report.training.run_id,
+    )
+    assert read_metadata(fetch_checkpoint(outcome.model, settings)).extra["pseudo_models"] == champion.uri
+    # what it learnt from is no test for it any more; and a retracted run is nobody's teacher
+    assert retract(tables, champion.uri, who="a reader", why="no")["case_id"].unique().tolist() == [case_id]
+    with pytest.raises(LookupError, match="no such pseudo-label"):
+        fine_tune(champion.uri, preset, settings, pseudo=pseudo)
+    assert read_status(settings).labels["pancreas"] == {"annotated": 3}
+    restore(tables, champion.uri, who="a reader", why="yes")

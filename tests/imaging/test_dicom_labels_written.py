@@ -140,7 +140,7 @@ def test_label_of_another_grid_or_value_is_refused(tmp_path: Path) -> None:
 def test_series_without_a_frame_of_reference_is_refused(tmp_path: Path) -> None:
     paths, _ = source_of(tmp_path)
     edit_all(paths, lambda data: delattr(data, "FrameOfReferenceUID"))
-    with pytest.raises(BadInput, match="FrameOfReferenceUID"):
+    with pytest.raises(BadInput, match="a slice without FrameOfReferenceUID"):
         open_source(paths, pseudonym="x")
 
 
@@ -162,6 +162,19 @@ def test_structures_are_read_back_and_tied_to_their_slices(tmp_path: Path, tilt:
     contour = data.ROIContourSequence[1].ContourSequence[0]  # the kidney's lowest, on slice 2
     assert contour.ContourImageSequence[0].ReferencedSOPInstanceUID == pydicom.dcmread(paths[2]).SOPInstanceUID
     assert float(contour.ContourData[2]) == pytest.approx(-90.0)
+
+
+def test_contour_longer_than_64_kib_is_written(tmp_path: Path) -> None:
+    shape = (120, 110, 2)
+    paths = write(tmp_path / "ct", linear_scan(shape, LPS, np.int16))
+    source = open_source(paths, pseudonym="s1")
+    sponge = np.random.default_rng(4).random(shape) < 0.8
+    write_structures(tmp_path / "rt.dcm", bits_of(sponge), [(0, LIVER)], source, software_version="1.0")
+    contours = pydicom.dcmread(tmp_path / "rt.dcm").ROIContourSequence[0].ContourSequence
+    assert max(sum(len(str(value)) + 1 for value in contour.ContourData) for contour in contours) > 2**16
+    assert {contour["ContourData"].VR for contour in contours} == {"DS"}
+    image = Volume(np.zeros(shape), source.grid.affine)
+    assert np.array_equal(rasterise(read_structures(tmp_path / "rt.dcm")[0], image, "x").array, sponge)
 
 
 def test_ring_becomes_one_contour_with_a_keyhole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imaging.bits import empty_bits, set_channel
-from imaging.overlay import Colour, overlay_png
+from imaging.overlay import overlay_png, overlay_strip
+from imaging.planes import Colour, cut_planes
 from imaging.volume import Volume
 
 CLASSES: dict[int, tuple[str, Colour]] = {0: ("liver", "#ff0000"), 33: ("spleen", (0.0, 0.0, 1.0))}
@@ -102,3 +104,42 @@ def test_bits_of_another_shape_are_refused(tmp_path: Path) -> None:
     image, bits = ras_case()
     with pytest.raises(ValueError, match="do not fit an image"):
         overlay_png(Volume(image, np.eye(4)), bits[:, 1:], CLASSES, tmp_path / "o.png")
+
+
+def strip(data: bytes) -> NDArray[np.int16]:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int16)
+
+
+@pytest.mark.parametrize("turn", [ORIENTATIONS[0], ORIENTATIONS[7], ORIENTATIONS[46]])
+def test_the_small_strip_shows_the_patients_right_on_the_left_and_keeps_millimetres(
+    turn: tuple[tuple[int, ...], tuple[float, ...]],
+) -> None:
+    image, bits = ras_case()
+    order, signs = turn
+    flips = [slice(None, None, int(s)) for s in signs]
+    spacing = tuple((2.0, 2.0, 3.0)[axis] for axis in order)
+    affine = oriented_affine((spacing[0], spacing[1], spacing[2]), (0.0, 0.0, 0.0), order, signs)
+    turned = Volume(image.transpose(order)[tuple(flips)], affine)
+    turned_bits = bits.transpose(0, *(a + 1 for a in order))[(slice(None), *flips)]
+    picture = strip(overlay_strip(turned, turned_bits, CLASSES, height=144))
+    # axial 40 x 32 mm, coronal 40 x 36 mm, sagittal 32 x 36 mm, each 144 pixels high, with gaps of 4
+    assert picture.shape == (144, 180 + 4 + 160 + 4 + 128, 3)
+    for panel in (picture[:, :180], picture[:, 184:344]):
+        red = (panel[:, :, 0] - panel[:, :, 1] > 60) & (panel[:, :, 2] < 120)
+        blue = (panel[:, :, 2] - panel[:, :, 1] > 60) & (panel[:, :, 0] < 120)
+        assert centre_of(red)[1] < centre_of(blue)[1]
+        assert centre_of(red)[0] < 72  # anterior and superior are on top
+
+
+def test_planes_go_through_the_class_of_interest() -> None:
+    image, bits = ras_case()
+    volume = Volume(image, np.diag([2.0, 2.0, 3.0, 1.0]))
+    small = np.zeros(image.shape, dtype=bool)
+    small[16, 3, 2] = True
+    set_channel(bits, 1, small)
+    classes = {**CLASSES, 1: ("lesion", "#00ff00")}
+    through = {plane.name: plane.index for plane in cut_planes(volume, bits, classes, focus=1)}
+    assert through == {"axial": 2, "coronal": 3, "sagittal": 16}
+    without = {plane.name: plane.index for plane in cut_planes(volume, bits, classes)}
+    nothing = {plane.name: plane.index for plane in cut_planes(volume, bits, classes, focus=2)}
+    assert nothing == without != through  # a class that is not there: through the middle of all

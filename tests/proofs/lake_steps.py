@@ -26,6 +26,9 @@ SHAPE = (3, 4, 5)
 SHIPPED = {1: ("liver",), 2: ("liver", "spleen"), 3: ()}
 """Classes that come with each version of a case; version 3 has no label."""
 
+HUMAN = {"state": "annotated", "label_origin": "human"}
+"""How annotators' labels are marked."""
+
 
 def case_name(case: str) -> str:
     """Return the case id."""
@@ -76,7 +79,7 @@ class Writer:
         stored = self.store(case, version)
         row = self.row_of(case, version, path=stored.path, manifest=stored.manifest.to_json())
         manifest = stored.annotation_manifest("shipped").to_json()
-        labels_rows = [make_label_row(row, name, "shipped", manifest=manifest) for name in SHIPPED[version]]
+        labels_rows = [make_label_row(row, name, "shipped", **HUMAN, manifest=manifest) for name in SHIPPED[version]]
         return self.tables.commit_case(row, labels_rows)
 
     def store(self, case: str, version: int) -> StoredCase:

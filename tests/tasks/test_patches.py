@@ -11,59 +11,18 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
+from tiny_cases import SHAPE, SPACING_MM, commit_tiny
 
 from catalog.errors import LakeDamage
 from catalog.splits import TEST
 from datasets_registry.taxonomy import all_classes, class_info
-from imaging.bits import empty_bits, set_channel
-from imaging.volume import Volume
 from models.loader import open_batches
 from models.plan import SamplingPlan
 from models.sampling import Batch, PatchSampler
 from models.settings import ModelSettings, TrainSettings
-from tasks.case_rows import label_rows
 from tasks.patches import LakePatchSource, training_source
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
-
-SHAPE = (6, 5, 4)
-SPACING_MM = (2.0, 3.0, 4.0)
-HU_COLUMNS = ("hu_min", "hu_max", "hu_mean", "hu_p01", "hu_p50", "hu_p99")
-
-
-def _commit(
-    workspace: Workspace, dataset: str, native_id: str, *, fold: int, role: str = "train", **known: Any
-) -> None:
-    """Commit a case with one voxel of a liver (or of `shown`) at (1, 2, 3) and HU that count up along x, y, z."""
-    affine = np.diag([*SPACING_MM, 1.0])
-    image = Volume(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE), affine)
-    bits = empty_bits(SHAPE, len(all_classes()))
-    mask = np.zeros(SHAPE, dtype=bool)
-    mask[1, 2, 3] = True
-    set_channel(bits, class_info(known.get("shown", "liver")).channel, mask)
-    key = f"{dataset}{native_id}".encode().hex().ljust(64, "0")
-    stored = workspace.lake.write_case(dataset, native_id, key, image, {}, {"shipped": bits})
-    identity = {"case_id": f"{dataset}/{native_id}", "ingest_key": key}
-    provenance = {
-        "state": "annotated",
-        "label_origin": "human",
-        "manifest": stored.annotation_manifest("shipped").to_json(),
-    }
-    rows = label_rows(
-        bits, image, known.get("classes", ("liver", "liver_tumor")), case=identity, annotation="shipped",
-        sampled_voxels=4, provenance=lambda _: provenance,
-    )  # fmt: skip
-    case = {
-        **identity, "dataset": dataset, "native_id": native_id, "content_sha256": key, "raw_sha256": key,
-        "split_group": known.get("group", key[:16]), "fold": fold if role == "train" else None, "role": role,
-        "path": stored.path, "manifest": stored.manifest.to_json(),
-        "shape_x": SHAPE[0], "shape_y": SHAPE[1], "shape_z": SHAPE[2], "spacing_mm": list(SPACING_MM),
-        "affine": affine.ravel().tolist(), "original_shape": list(SHAPE), "original_affine": affine.ravel().tolist(),
-        "original_orientation": "RAS", **dict.fromkeys(HU_COLUMNS, 0.0),
-        "steps": [], "flags": [], "card_digest": "c", "harmoniser_version": "1",
-        "tumour_free": known.get("tumour_free", []),
-    }  # fmt: skip
-    workspace.tables.commit_case(case, rows)
 
 
 @pytest.fixture
@@ -76,7 +35,7 @@ def _source(workspace: Workspace, **options: Any) -> LakePatchSource:
 
 
 def test_a_patch_is_read_where_it_was_asked_for_and_padded_with_air(workspace: Workspace) -> None:
-    _commit(workspace, "a", "1", fold=1)
+    commit_tiny(workspace, "a", "1", fold=1)
     image, bits, inside = _source(workspace).read("a/1", (1, 2, 3), (2, 2, 2))
     # HU counts 20 a step in x, 4 in y, 1 in z; z = 4 lies outside
     assert image.tolist() == [[[31, -1024], [35, -1024]], [[51, -1024], [55, -1024]]]
@@ -94,7 +53,7 @@ def test_labels_of_another_class_table_are_refused(
         rows = [f"{{index: {33 + place}, name: {name}, kind: vessel}}" for place, name in enumerate(order)]
         (tmp_path / f"{number}.yaml").write_text(f"classes: [{', '.join(rows)}]")
     monkeypatch.setenv("CTFACTORY_TAXONOMY", str(tmp_path / "0.yaml"))
-    _commit(workspace, "a", "1", fold=1, shown="left_renal_vein", classes=names)
+    commit_tiny(workspace, "a", "1", fold=1, shown="left_renal_vein", classes=names)
     assert _source(workspace).annotated_classes() == names
     monkeypatch.setenv("CTFACTORY_TAXONOMY", str(tmp_path / "1.yaml"))
     with pytest.raises(
@@ -104,16 +63,16 @@ def test_labels_of_another_class_table_are_refused(
 
 
 def test_held_out_external_and_twin_cases_stay_out(workspace: Workspace) -> None:
-    _commit(workspace, "a", "train", fold=1)
-    _commit(workspace, "a", "test", fold=TEST, group="shared")
-    _commit(workspace, "b", "twin", fold=TEST, group="shared")
-    _commit(workspace, "c", "outside", fold=2, role="external")
+    commit_tiny(workspace, "a", "train", fold=1)
+    commit_tiny(workspace, "a", "test", fold=TEST, group="shared")
+    commit_tiny(workspace, "b", "twin", fold=TEST, group="shared")
+    commit_tiny(workspace, "c", "outside", fold=2, role="external")
     assert [case.case_id for case in _source(workspace).cases()] == ["a/train"]
 
 
 def test_a_stated_absence_is_a_negative_and_nothing_else_is(workspace: Workspace) -> None:
-    _commit(workspace, "a", "1", fold=1)
-    _commit(workspace, "b", "1", fold=1, classes=("liver",), tumour_free=["liver_tumor", "pancreas_tumor"])
+    commit_tiny(workspace, "a", "1", fold=1)
+    commit_tiny(workspace, "b", "1", fold=1, classes=("liver",), tumour_free=["liver_tumor", "pancreas_tumor"])
     liver, tumour = class_info("liver").channel, class_info("liver_tumor").channel
     source = _source(workspace)
     annotated = {case.case_id: case.annotated for case in source.cases()}
@@ -135,7 +94,7 @@ def _batches(source: LakePatchSource, numbers: range, readers: int) -> list[Batc
 
 def test_reader_processes_and_a_restart_give_the_lake_in_the_same_order_bit_for_bit(workspace: Workspace) -> None:
     for number in range(4):
-        _commit(workspace, "ab"[number % 2], str(number), fold=1)
+        commit_tiny(workspace, "ab"[number % 2], str(number), fold=1)
     source = _source(workspace)
     alone = _batches(source, range(6), 0)
     assert alone[0].valid.any()
@@ -148,7 +107,7 @@ def test_reader_processes_and_a_restart_give_the_lake_in_the_same_order_bit_for_
 
 
 def test_padding_is_air_to_the_network_and_known_to_be_none_of_the_scan(workspace: Workspace) -> None:
-    _commit(workspace, "a", "1", fold=1)
+    commit_tiny(workspace, "a", "1", fold=1)
     batch = PatchSampler(_source(workspace), MODEL, TrainSettings(batch=1, shift_share=0.0)).batch(0)
     # air lies below the window's low end of -175 HU; 0 HU would be 0.41
     assert (batch.image[~batch.valid] == 0).all()
@@ -157,7 +116,7 @@ def test_padding_is_air_to_the_network_and_known_to_be_none_of_the_scan(workspac
 
 
 def test_a_reader_gets_how_to_read_and_not_the_positions_of_all_cases(workspace: Workspace) -> None:
-    _commit(workspace, "a", "1", fold=1)
+    commit_tiny(workspace, "a", "1", fold=1)
     source = _source(workspace)
     sent = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(sent.read("a/1", (0, 0, 0), SHAPE)[1], source.read("a/1", (0, 0, 0), SHAPE)[1])
@@ -166,11 +125,11 @@ def test_a_reader_gets_how_to_read_and_not_the_positions_of_all_cases(workspace:
 
 
 def test_weights_share_out_the_patches_of_a_catalog(workspace: Workspace) -> None:
-    _commit(workspace, "a", "1", fold=1)  # liver; liver_tumor annotated and absent
-    _commit(workspace, "a", "2", fold=1)
-    _commit(workspace, "b", "1", fold=1, classes=("liver",))
-    _commit(workspace, "c", "1", fold=1, classes=("spleen",), shown="spleen")
-    _commit(workspace, "c", "2", fold=1, classes=("spleen",))  # shows a liver that nobody annotated
+    commit_tiny(workspace, "a", "1", fold=1)  # liver; liver_tumor annotated and absent
+    commit_tiny(workspace, "a", "2", fold=1)
+    commit_tiny(workspace, "b", "1", fold=1, classes=("liver",))
+    commit_tiny(workspace, "c", "1", fold=1, classes=("spleen",), shown="spleen")
+    commit_tiny(workspace, "c", "2", fold=1, classes=("spleen",))  # shows a liver that nobody annotated
     model = ModelSettings(classes=("spleen", "liver", "liver_tumor"), spacing_mm=SPACING_MM, patch=(8, 8, 8))
     train = TrainSettings(foreground=0.5, dataset_weights={"b": 2.0}, class_weights={"spleen": 3.0}, lesion_weight=9.0)
     plan = SamplingPlan(_source(workspace).cases(), model, train)
@@ -193,7 +152,7 @@ def test_weights_share_out_the_patches_of_a_catalog(workspace: Workspace) -> Non
 @pytest.mark.parametrize("readers", [0, 2])
 @pytest.mark.parametrize("shard", ["0/c/0/0/0", "labels/shipped/0/c/0/0/0/0"])
 def test_damage_met_by_a_reader_names_case_and_file(workspace: Workspace, shard: str, readers: int) -> None:
-    _commit(workspace, "a", "1", fold=1)
+    commit_tiny(workspace, "a", "1", fold=1)
     source = _source(workspace)
     path = str(workspace.tables.cases(case_ids=["a/1"])["path"].iloc[0])
     file = workspace.settings.lake.folder / path / shard
@@ -204,7 +163,7 @@ def test_damage_met_by_a_reader_names_case_and_file(workspace: Workspace, shard:
 
 
 def test_classes_restrict_what_is_learnt(workspace: Workspace) -> None:
-    _commit(workspace, "a", "1", fold=1)
+    commit_tiny(workspace, "a", "1", fold=1)
     assert _source(workspace, classes=["liver"]).annotated_classes() == ("liver",)
     with pytest.raises(KeyError, match="liver_tumor"):
         _source(workspace, classes=["liver tumour"])
