@@ -93,15 +93,13 @@ def _sides(masks: Masks, row: ClassInfo, other: ClassInfo, right: NDArray[np.boo
     masks[row.channel] = masks[other.channel] = 0
     for mask, own, home in zip(given, owns, (row, other), strict=True):
         parts, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
-        for number in range(1, count + 1):
-            part = parts == number
-            all_own, right_own = int((part & own).sum()), int((part & own & right).sum())
-            share = right_own / all_own if all_own else float(home is row)
-            if min(share, 1 - share) >= 0.15:
-                masks[row.channel][part & right] = 1
-                masks[other.channel][part & ~right] = 1
-            else:
-                masks[row.channel if share >= 0.5 else other.channel][part] = 1
+        own_voxels = np.bincount(parts[own], minlength=count + 1)
+        own_right = np.bincount(parts[own & right], minlength=count + 1)
+        share = np.where(own_voxels > 0, own_right / np.maximum(own_voxels, 1), float(home is row))
+        cut = np.minimum(share, 1 - share) >= 0.15
+        goes_right = np.where(cut[parts], right, (share >= 0.5)[parts])
+        masks[row.channel][mask & goes_right] = 1
+        masks[other.channel][mask & ~goes_right] = 1
 
 
 def _put_inside(

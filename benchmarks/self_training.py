@@ -152,12 +152,13 @@ def quality_of(labelled: Sequence[PseudoLabelled]) -> dict[str, float]:
     pairs = [(one.expected[name], one.true_dsc[name]) for one in labelled for name in CLASSES]
     accepted = [dsc for bar, dsc in pairs if bar >= BAR]
     expected, true = np.array(pairs).T
+    varies = expected.std() > 0 and true.std() > 0
     return {
         "masks": len(pairs),
         "accepted": len(accepted),
         "true_dsc_accepted": round(statistics.fmean(accepted), 4) if accepted else float("nan"),
         "true_dsc_all": round(statistics.fmean(dsc for _, dsc in pairs), 4),
-        "correlation": round(float(np.corrcoef(expected, true)[0, 1]), 4),
+        "correlation": round(float(np.corrcoef(expected, true)[0, 1]), 4) if varies else float("nan"),
     }
 
 
@@ -183,7 +184,8 @@ def _mean(values: Sequence[float]) -> float | None:
 def _predict(checkpoint: Path, scan: StudyScan) -> Prediction:
     model, metadata = load_model(checkpoint, "cpu")
     prediction = predict_bits(model, metadata, scan.image, classes=CLASSES)
-    return replace(prediction, bits=clean(prediction.bits, CLASSES).bits)
+    affine = np.diag([*metadata.model.spacing_mm, 1.0])
+    return replace(prediction, bits=clean(prediction.bits, CLASSES, affine=affine).bits)
 
 
 def _score_of(prediction: Prediction, name: str) -> float:

@@ -31,7 +31,7 @@ def write_report(rows: Sequence[dict[str, Any]], docs: Path) -> None:
     text = path.read_text(encoding="utf-8")
     before, _, rest = text.partition("<!-- figures -->\n")
     _, _, after = rest.partition("<!-- end of figures -->")
-    figures = "\n".join(table(rows))
+    figures = "\n".join(["![Figures of the round](pictures/self_training.png)", "", *table(rows)])
     path.write_text(f"{before}<!-- figures -->\n{figures}\n<!-- end of figures -->{after}", encoding="utf-8")
 
 

@@ -98,6 +98,13 @@ def test_an_organ_predicted_nowhere_but_in_a_far_lesion_does_not_save_it() -> No
     assert voxels(result.bits, "liver") == 27
 
 
+def test_a_part_made_of_nothing_but_a_larger_lesion_is_not_taken_for_the_organ() -> None:
+    organ, lesion = box((0, 2), (0, 2), (0, 2)), box((8, 12), (3, 7), (1, 5))
+    result = cleaned(bits_of(liver=[organ, lesion], liver_tumor=[lesion]))
+    assert np.array_equal(mask_of(result.bits, "liver"), mask(organ))
+    assert voxels(result.bits, "liver_tumor") == 0
+
+
 def test_a_kidney_tumour_joins_the_nearer_kidney_only() -> None:
     bits = bits_of(
         right_kidney=[box((9, 12), (0, 3), (0, 3))],

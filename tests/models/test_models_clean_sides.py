@@ -90,3 +90,9 @@ def test_a_tumour_that_reaches_over_the_middle_does_not_part_its_kidney() -> Non
     once = cleaned(bits)
     assert np.array_equal(mask_of(once.bits, "right_kidney") & ~mask(tumour), mask(kidney))
     assert np.array_equal(cleaned(once.bits).bits, once.bits)
+
+
+def test_a_part_made_of_nothing_but_a_tumour_keeps_its_side() -> None:
+    for name, place in (("right_kidney", LEFT), ("left_kidney", RIGHT)):
+        bits = bits_of(liver=LIVER, spleen=SPLEEN, kidney_tumor=[place], **{name: [place]})
+        assert np.array_equal(cleaned(bits, rules="sides").bits, bits)

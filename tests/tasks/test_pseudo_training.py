@@ -128,3 +128,9 @@ def test_a_model_takes_over_the_licence_of_masks_without_commercial_use(workspac
     assert found["licence"] == "CC-BY-NC-4.0"
     assert found["licence_terms"].startswith("non-commercial use only")
     assert licence_entries(training_source(workspace, pseudo=ACCEPTED).lineage, None) == {}
+
+
+def test_the_strictest_licence_of_weights_and_masks_is_taken(workspace: Workspace) -> None:
+    entries = training_source(workspace, pseudo=WARD).lineage
+    assert licence_entries(entries, "CC BY-NC-ND 4.0")["licence"] == "CC BY-NC-ND 4.0"
+    assert "CC-BY-NC-4.0" in licence_entries(entries, "CC-BY-4.0")["licence"]
