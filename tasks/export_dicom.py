@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 
 from catalog.keys import content_sha256
 from datasets_registry.dicom_codes import Code, class_codes
+from datasets_registry.layouts.cases import file_digest
+from datasets_registry.layouts.local import pseudonym
 from datasets_registry.taxonomy import ClassInfo
 from imaging.bits import Bits
 from imaging.dicom import DicomSeries, find_series, read_series
@@ -36,7 +39,8 @@ class CaseSource:
 def find_source(case: Mapping[str, Any], files: Path | Sequence[Path] | None, *, keep_patient: bool) -> CaseSource:
     """Return the DICOM series that a `cases` row was read from, proved by its decoded voxels and geometry.
 
-    files: the folder that holds it, perhaps among others, or its slices. Only series of as many slices are read.
+    files: the folder that holds it, perhaps among others, or its slices. The series of its
+    pseudonym is read first, and only those of enough slices.
     keep_patient: labels keep patient and study of the series; else the case's pseudonym stands for the patient.
     Raises FileNotFoundError that says what to give where there is no folder, or none of its series is the case's.
     """
@@ -46,12 +50,9 @@ def find_source(case: Mapping[str, Any], files: Path | Sequence[Path] | None, *,
         raise FileNotFoundError(f"{where}: dicom_seg and rtstruct refer to the source series; {remedy}")
     if isinstance(files, Path) and not files.is_dir():
         raise FileNotFoundError(f"{where}: the folder of the source is not there; {remedy}")
-    candidates: Sequence[DicomSeries | Sequence[Path]]
-    candidates = find_series(files) if isinstance(files, Path) else [files]
+    candidates = _likely(case, files) if isinstance(files, Path) else [tuple(files)]
     unreadable = 0
     for series in candidates:
-        if isinstance(series, DicomSeries) and series.modality != "CT":
-            continue
         try:
             scan = read_series(series)
         except BadInput:
@@ -59,11 +60,29 @@ def find_source(case: Mapping[str, Any], files: Path | Sequence[Path] | None, *,
             continue
         upright = orient_ras(scan)
         if content_sha256(upright.array, upright.affine) == case["content_sha256"]:
-            pseudonym = None if keep_patient else str(case["native_id"])
-            return CaseSource(scan, open_source(series, pseudonym=pseudonym))
+            patient = None if keep_patient else str(case["native_id"])
+            return CaseSource(scan, open_source(series, pseudonym=patient))
     raise FileNotFoundError(
-        f"{where}: none of {len(candidates)} DICOM series there is this scan by its voxels ({unreadable} could not be "
-        f"read); {remedy}, or leave dicom_seg and rtstruct out where the scan did not come as DICOM"
+        f"{where}: none of {len(candidates)} CT series of enough slices there is this scan by its voxels "
+        f"({unreadable} could not be read); {remedy}, or leave dicom_seg and rtstruct out where the scan did not come "
+        "as DICOM"
+    )
+
+
+def _likely(case: Mapping[str, Any], folder: Path) -> list[DicomSeries]:
+    """Return the CT series of a folder that may be the case, the one of its pseudonym first, then by slices."""
+    slices = int(case["original_shape"][2])
+    found = [(series, name) for series, name in _series_of(folder) if series.slices >= slices]
+    return [series for series, _ in sorted(found, key=lambda one: (one[1] != case["native_id"], one[0].slices))]
+
+
+@lru_cache(maxsize=2)
+def _series_of(folder: Path) -> tuple[tuple[DicomSeries, str], ...]:
+    """Return the CT series of a folder with their pseudonyms; kept, since every case of a cohort asks."""
+    return tuple(
+        (series, pseudonym(file_digest(path) for path in series.files))
+        for series in find_series(folder)
+        if series.modality == "CT"
     )
 
 

@@ -219,7 +219,7 @@ def test_the_command_labels_what_it_can_and_says_by_its_exit_code_that_a_case_fa
     shard = next((tmp_path / "lake" / case["path"] / "0").rglob("c/0/0/0"))
     shard.write_bytes(shard.read_bytes()[:-100])
     spec = tmp_path / "run.yaml"
-    spec.write_text("cohort: chaos_ct\nmodels: [champion]\nclasses: [spleen, liver]\nreport: {pictures: false}\n")
+    spec.write_text("cohort: chaos_ct\nmodels: [champion]\nclasses: [pancreas, liver]\nreport: {pictures: false}\n")
     monkeypatch.setattr("flows.cli_pseudo_label.settings_for", lambda _: elsewhere)
     answer = CliRunner().invoke(app, ["pseudo-label", "--spec", str(spec), "--json"])
     assert answer.exit_code == 3, answer.output
@@ -228,9 +228,9 @@ def test_the_command_labels_what_it_can_and_says_by_its_exit_code_that_a_case_fa
     (failed,) = [item for item in told["cases"] if item["outcome"] == "failed"]
     assert failed["case_id"] == case["case_id"]
     assert list(open_workspace(elsewhere).tables.quarantined("chaos_ct")["code"]) == ["unreadable"]
-    # a human annotated the liver of these scans: only the spleen is filled in, and the training had seen them
+    # a human annotated the liver of these scans: only the pancreas is filled in, and the training had seen some
     rows = open_workspace(elsewhere).tables.labels("chaos_ct", state="pseudo")
-    assert set(rows["class_name"]) == {"spleen"}
+    assert set(rows["class_name"]) == {"pancreas"}
     assert set(rows["independent"]) <= {True, False}
     assert False in set(rows["independent"])
 
