@@ -24,6 +24,7 @@ BENCHMARKS = (
     "cohort_report",
     "twins",
     "self_training",
+    "trouble",
 )
 
 if __name__ == "__main__":

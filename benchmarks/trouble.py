@@ -1,4 +1,4 @@
-"""A cohort of 60 miniatures with planted trouble: how much of it the scores notice, and how many good scans they hold up.
+"""A cohort of 60 miniatures with planted trouble: how much of it is noticed, and how many good scans are held up.
 
 `python -m benchmarks.trouble [WORKSPACE]` takes the champion of a demo's workspace (`ctfactory demo -w WORKSPACE`), or
 trains one there, calibrates it where it is not, labels the cohort and appends two lines to `results.jsonl`.
@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.side_by_side import RESULTS, Result, commit
 from catalog.splits import TEST
-from datasets_registry.miniatures import Planted, write_troubled
+from datasets_registry.miniatures import Planted, write_miniature, write_troubled
 from flows.calibrate import calibrate
 from flows.demo import demo_settings
 from flows.environment import prepare_environment
-from flows.factory import factory
+from flows.factory import FactoryPlan, factory
 from flows.local_server import prefect_api
 from models.checkpoint import read_metadata
 from tasks.calibration import Calibration
@@ -37,10 +37,12 @@ from tasks.workspace import Workspace, open_workspace, row_dicts
 
 COHORT = "troubled"
 CASES, SEED = 60, 7
+LABELLED, LABELLED_CASES = "totalsegmentator_v2", 10
+"""A cohort with human labels of many organs, which the demo's model has not seen."""
 CAUGHT, HELD_UP = 0.90, 0.10
 """Bars: of the planted scans at least, of the good ones at most."""
 RIGHT_CODES = {
-    "mirrored": ("mirrored",),
+    "mirrored": ("mirrored", "mirrored_perhaps"),
     "shifted_hu": ("hu_shift", "hu_scale"),
     "cropped": ("cropped",),
     "noise": ("noise",),
@@ -155,10 +157,18 @@ def run(workspace: Path) -> tuple[float, float]:
             if version is None:
                 raise RuntimeError(f"{workspace}: the demo's model was not promoted; see its report")
         if load_calibration(version, settings) is None:
-            calibrate(version.uri, settings)
+            _calibrate(version.uri, settings)
     with tempfile.TemporaryDirectory() as folder:
-        # A lake of its own for the cohort would not know the human labels; what was there before is left alone.
         return print_table(judge_cohort(settings, Path(folder)))
+
+
+def _calibrate(model: str, settings: Settings) -> None:
+    """Calibrate on the demo's held-out cases and on a cohort that humans labelled: the former are few."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        write_miniature(LABELLED, raw, cases=LABELLED_CASES, seed=FactoryPlan.seed, truth_folder=Path(folder) / "truth")
+        ingest_batch(list_source(LABELLED, raw, settings).requests, settings)
+    calibrate(model, settings, [*FactoryPlan.datasets, LABELLED])
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ BODY_HU = -300
 COARSE_MM = 3.0
 SPACING_SLACK, EXTENT_SLACK = 1.3, 0.75
 """The factor by which spacing may leave the training scans' range, and which share of their least extent is enough."""
-CUT_SHARE = 0.3
+CUT_SHARE = 0.5
 """Share of a side face of the scan that is body from which the body counts as cut off there."""
 NOISE_HU = 60.0
 METAL_HU, METAL_ML = 2500, 1.0

@@ -15,7 +15,7 @@ Verdict = Literal["accept", "review", "reject"]
 
 REJECTED_FOR = ("hu_shift", "hu_scale", "mirrored", "missing")
 """Codes of flags that no expected DSC outweighs."""
-REVIEWED_FOR = ("hu_clipped", "spacing", "cropped", "noise", "metal")
+REVIEWED_FOR = ("mirrored_perhaps", "hu_clipped", "spacing", "cropped", "noise", "metal")
 """Codes of flags of a scan unlike those the calibration knows: its expected DSC may not hold. Others are remarks."""
 OF_ONE_MASK = ("low", "unknown")
 """Codes of reasons that say nothing about the other masks of a case."""

@@ -21,6 +21,8 @@ INSIDE_SHARE = 0.5
 """Of an organ's usual half size, how much must fit into the scan around its expected middle for it to be missed."""
 RIGHT_OF = (("liver", "spleen"), ("liver", "stomach"), ("postcava", "aorta"), ("gall_bladder", "spleen"))
 """The first lies further to the patient's right than the second; besides pairs of a right and a left organ."""
+LARGE_SPLEEN = 0.5
+"""Of the liver's volume; usual is an eighth."""
 AXES = ("x", "y", "z")
 
 Row = Mapping[str, Any]
@@ -93,17 +95,39 @@ def missing_organs(rows: Mapping[str, Row], reference: HumanReference, quality: 
 
 
 def mirror_flag(rows: Mapping[str, Row]) -> str | None:
-    """Return a flag if most of what lies on one side was found on the other: a mirrored scan, or situs inversus."""
+    """Return a flag if the scan looks mirrored: `mirrored`, or `mirrored_perhaps` where only the bulk speaks for it.
+
+    The first where most of what lies on one side was found on the other. But a network that has learnt sides finds a
+    spleen where it should be, whatever lies there: on a mirrored scan, the liver. So the second where the middle of
+    liver and spleen taken together lies left of the body's, and the spleen is more than half as large as the liver.
+    """
     pairs = [*RIGHT_OF, *((one.name, one.mirror) for one in all_classes() if one.side == "right" and one.mirror)]
     x = {name: float(row["centroid_mm"][0]) for name, row in rows.items() if _is_seen(row)}
     known = [(right, left) for right, left in pairs if right in x and left in x]
     wrong = [(right, left) for right, left in known if x[right] < x[left]]
     if len(wrong) < 2 or 2 * len(wrong) <= len(known):
-        return None
+        return _bulk_flag(rows)
     right, left = wrong[0]
     return (
         f"mirrored: {len(wrong)} of {len(known)} pairs lie the wrong way round, such as {right} at x = {x[right]:.0f} "
         f"mm and {left} at {x[left]:.0f} mm: the scan is mirrored, or the patient has situs inversus"
+    )
+
+
+def _bulk_flag(rows: Mapping[str, Row]) -> str | None:
+    liver, spleen = rows.get("liver"), rows.get("spleen")
+    pairs = [("right_kidney", "left_kidney"), ("right_lung", "left_lung"), ("postcava", "aorta")]
+    beside = next((pair for pair in pairs if _is_seen(rows.get(pair[0])) and _is_seen(rows.get(pair[1]))), None)
+    if liver is None or spleen is None or beside is None or not _is_seen(liver) or not _is_seen(spleen):
+        return None
+    middle = sum(float(rows[name]["centroid_mm"][0]) for name in beside) / 2
+    total = float(liver["ml"] + spleen["ml"])
+    bulk = sum(float(row["ml"]) * float(row["centroid_mm"][0]) for row in (liver, spleen)) / total - middle
+    if bulk >= 0 or spleen["ml"] <= LARGE_SPLEEN * liver["ml"]:
+        return None
+    return (
+        f"mirrored_perhaps: liver ({liver['ml']:.0f} ml) and spleen ({spleen['ml']:.0f} ml) together lie "
+        f"{-bulk:.0f} mm left of the body's middle, usual right of it: the scan is mirrored, or the spleen very large"
     )
 
 

@@ -21,6 +21,7 @@ from catalog.queries import run_snapshot
 from catalog.splits import TEST
 from datasets_registry.cards import load_card
 from datasets_registry.taxonomy import class_names
+from flows.calibrate import calibrate
 from flows.cli import app
 from flows.evaluate import evaluate
 from flows.export import export
@@ -34,11 +35,11 @@ from imaging.dicom import find_series, read_series
 from models.checkpoint import read_metadata
 from tasks.export_plan import ExportPlan
 from tasks.ingest import ingest_batch, list_source
-from tasks.miniatures import EXTERNAL_COHORT
+from tasks.miniatures import EXTERNAL_COHORT, write_miniature_set
 from tasks.models import list_models
 from tasks.prediction import trained_classes
 from tasks.pseudo_choice import PseudoChoice
-from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases
+from tasks.registry import CHALLENGER, CHAMPION, alias_version, fetch_checkpoint, training_cases, version_tags
 from tasks.settings import Settings
 from tasks.splits import LeakRefused, SplitChoice
 from tasks.status import read_status
@@ -353,3 +354,20 @@ def test_a_self_training_round_learns_from_the_champions_accepted_masks(
         fine_tune(champion.uri, preset, settings, pseudo=pseudo)
     assert read_status(settings).labels["pancreas"] == {"annotated": 3}
     restore(tables, champion.uri, who="a reader", why="yes")
+
+
+def test_scores_are_calibrated_on_human_labels_the_model_has_not_seen(
+    report: FactoryReport, settings: Settings, tmp_path: Path
+) -> None:
+    # Three fully labelled patients in a lake of their own, so that the other tests see their sets alone.
+    elsewhere = settings.model_copy(
+        update={"workspace": tmp_path, "mlflow_tracking_uri": settings.mlflow_uri, "lake_root": str(tmp_path / "lake")}
+    )
+    raw = write_miniature_set("btcv", tmp_path, cases=3, seed=4)
+    assert ingest("btcv", raw, elsewhere).counts["ingested"] >= 3
+    ids = tuple(open_workspace(elsewhere).tables.cases("btcv")["case_id"])
+    outcome = calibrate(CHAMPION, elsewhere, choice=SplitChoice(only=ids)).outcome
+    assert outcome.summary["patients"] == len(ids)
+    assert version_tags(report.training.model, settings)["calibration_run_id"] == outcome.run_id
+    (run,) = [row for row in read_status(elsewhere).runs if row["kind"] == "calibrate"]
+    assert run["outcome"] == "done"
