@@ -27,6 +27,7 @@ proofs: $(STAMP)
 	PYTHONPATH=.:tests $(BIN)/python tests/proofs/crash_ingest.py --kills 200
 	PYTHONPATH=.:tests $(BIN)/python tests/proofs/crash_pseudo_label.py --kills 20
 	PYTHONPATH=.:tests $(BIN)/python tests/proofs/io_faults.py
+	PYTHONPATH=.:tests $(BIN)/python tests/proofs/crash_promotion.py --kills 100
 	CTFACTORY_MODEL_EXAMPLES=600 $(BIN)/python -m pytest -o timeout=7200 tests/proofs/test_lake_model.py
 	CTFACTORY_MODEL_EXAMPLES=200 $(BIN)/python -m pytest -o timeout=7200 tests/proofs/test_label_model.py
 

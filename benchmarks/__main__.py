@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHMARKS = (
     "nsd",
+    "metrics",
     "head",
     "window",
     "train_step",
@@ -25,6 +26,7 @@ BENCHMARKS = (
     "twins",
     "self_training",
     "trouble",
+    "report",
 )
 
 if __name__ == "__main__":

@@ -95,6 +95,14 @@ def class_info(name: str) -> ClassInfo:
         raise KeyError(f"unknown class {name!r}; {nearest_text(name, class_names())}") from None
 
 
+@cache
+def same_finding(name: str) -> tuple[str, ...]:
+    """Return `name` and the classes whose prediction counts as finding it too, in channel order."""
+    groups = yaml.safe_load(Path(__file__).with_name("taxonomy.yaml").read_text())["same_finding"]
+    found = next((group for group in groups if name in group), [name])
+    return tuple(sorted(found, key=lambda one: class_info(one).index))
+
+
 def channels(names: tuple[str, ...] | list[str]) -> list[int]:
     """Return the channel of each name, in the order given."""
     return [class_info(name).channel for name in names]

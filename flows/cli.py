@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from flows import (
+    cli_agreement,
     cli_calibrate,
     cli_catalog,
+    cli_evaluate,
     cli_export,
     cli_fetch,
     cli_inspect,
@@ -20,6 +22,7 @@ from flows import (
     cli_lake,
     cli_models,
     cli_predict,
+    cli_promote,
     cli_pseudo_label,
     cli_splits,
     cli_train,
@@ -27,6 +30,7 @@ from flows import (
 from flows.cli_context import flow_context
 from flows.cli_options import (
     EXIT_CASES_REFUSED,
+    EXIT_NOT_PROMOTED,
     EXIT_REFUSED,
     AsJson,
     CaseList,
@@ -61,6 +65,12 @@ app.command()(cli_train.train)
 app.command("cross-validate")(cli_train.cross_validate)
 app.command()(cli_predict.predict)
 app.command("pseudo-label")(cli_pseudo_label.pseudo_label)
+app.command()(cli_evaluate.evaluate)
+app.command()(cli_agreement.agreement)
+app.command()(cli_promote.promote)
+app.command()(cli_promote.rollback)
+app.command()(cli_promote.approve)
+app.command()(cli_promote.promotions)
 app.command()(cli_export.export)
 app.command()(cli_calibrate.calibrate)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
@@ -100,7 +110,7 @@ def demo(
         report = factory(settings)
     print_demo(report, settings, as_json=as_json)
     if not report.promotion.promoted:
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(EXIT_NOT_PROMOTED)
 
 
 @app.command()
@@ -238,74 +248,6 @@ def fine_tune(
             pseudo=pseudo_choice(use_pseudo, pseudo_cohort),
         )
     cli_train.print_training(outcome, as_json=as_json)
-
-
-@app.command()
-def evaluate(
-    model: Model = "challenger",
-    cohort: Annotated[list[str] | None, typer.Option(help="Score this data set; may be repeated.")] = None,
-    split: Split = "default",
-    fold: Fold = None,
-    cases: CaseList = None,
-    drop_leaking: DropLeaking = False,
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score a model on the test fold, or other held-out cases: DSC, NSD, sensitivity, specificity, in MLflow."""
-    from flows.console import print_json, print_table
-    from flows.evaluate import evaluate as evaluate_flow
-
-    settings, choice = settings_for(workspace), split_choice(split, fold, cases, drop_leaking)
-    with flow_context(settings, as_json=as_json):
-        report = evaluate_flow(model, settings, cohort or None, choice)
-    evaluation = report.evaluation
-    if as_json:
-        print_json(
-            {
-                "model": report.model_uri,
-                "mlflow_run_id": evaluation.run_id,
-                "summary": evaluation.summary,
-                "classes": evaluation.classes.to_dict("records"),
-                "detection": evaluation.detection.to_dict("records"),
-            }
-        )
-        return
-    for title, table in (
-        ("Per data set and class", evaluation.classes),
-        ("Lesion detection per patient", evaluation.detection),
-        (f"{report.model_uri}, MLflow run {evaluation.run_id}", evaluation.summary_table()),
-    ):
-        print_table(title, list(table.columns), table.to_numpy().tolist())
-
-
-@app.command()
-def promote(model: Model = "challenger", workspace: Workspace = None, as_json: AsJson = False) -> None:
-    """Make a version the champion if it passes every gate; a refusal (exit code 1) says which bar it missed."""
-    from flows.console import console, print_json, print_table
-    from flows.promote import promote as promote_flow
-
-    settings = settings_for(workspace)
-    with flow_context(settings, as_json=as_json):
-        decision = promote_flow(model, settings)
-    gates = [
-        (gate.figure, gate.value, gate.bar, "yes" if gate.passed else "no", gate.setting) for gate in decision.gates
-    ]
-    columns = ("gate", "measured", "bar", "passed", "setting")
-    if as_json:
-        print_json(
-            {
-                "model": decision.model.uri,
-                "promoted": decision.promoted,
-                "reason": decision.reason,
-                "gates": [dict(zip(columns, gate, strict=True)) for gate in gates],
-            }
-        )
-    else:
-        if gates:
-            print_table(decision.model.uri, columns, gates)
-        console.print(decision.reason)
-    if not decision.promoted:
-        raise typer.Exit(EXIT_REFUSED)
 
 
 @app.command()

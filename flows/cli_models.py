@@ -1,4 +1,4 @@
-"""The commands about models: import a published checkpoint, list the versions, show one."""
+"""The commands about models: import a published checkpoint, list, show and verify versions, model cards."""
 
 from __future__ import annotations
 
@@ -93,6 +93,77 @@ def models_show(model: Model, workspace: Workspace = None, as_json: AsJson = Fal
         print_json(found)
         return
     print_table(found["model"], ("", ""), [(name, _text(value)) for name, value in found.items()])
+
+
+@models_app.command("card")
+def models_card(model: Model, workspace: Workspace = None) -> None:
+    """Write the model card of a version anew from what is known now, in MLflow too, and print it as Markdown."""
+    from flows.console import notices
+    from tasks.model_card import refresh_model_card
+    from tasks.registry import model_version
+
+    settings = settings_for(workspace)
+    with notices():
+        text = refresh_model_card(model_version(model, settings), settings)
+    typer.echo(text, nl=False)
+
+
+@models_app.command("register")
+def models_register(
+    run: Annotated[str | None, typer.Argument(help="MLflow run whose model waits; default: every one.")] = None,
+    pending: Annotated[
+        bool, typer.Option("--pending", help="Register what was kept in WORKSPACE/pending while MLflow did not answer.")
+    ] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Finish the registration of trained models that were kept aside because MLflow did not answer."""
+    from flows.console import console, print_json
+    from flows.run_record import recorded_run
+    from tasks.pending import pending_registrations, register_pending
+
+    if not pending:
+        raise ValueError("models register: expected --pending; a file of weights is registered by `models import`")
+    settings = settings_for(workspace)
+    made = {}
+    for run_id in [run] if run else pending_registrations(settings):
+        with recorded_run("register", settings, {"pending": run_id}) as record:
+            version = register_pending(run_id, settings)
+            record.mlflow_run_id, record.model_version = run_id, str(version.version)
+        made[run_id] = version.uri
+    if as_json:
+        print_json(made)
+        return
+    for run_id, uri in made.items():
+        console.print(f"run {run_id} is now {uri}", soft_wrap=True, highlight=False)
+    if not made:
+        console.print("no registration waits")
+
+
+@models_app.command("verify")
+def models_verify(
+    model: Model,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep today's digest for a version that was registered without one.")
+    ] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Compare the stored weights of a version, byte by byte, with the digest of their registration."""
+    from flows.console import console
+    from tasks.registry import model_version, verify_weights
+    from tasks.weights import WeightsChanged
+
+    settings = settings_for(workspace)
+    version = model_version(model, settings)
+    found, registered = verify_weights(version, settings, record=record)
+    if registered is None:
+        raise ValueError(
+            f"{version.uri}: registered without a digest, its weights have SHA-256 {found} now; --record keeps that, "
+            "if you trust them"
+        )
+    if found != registered:
+        raise WeightsChanged(f"{version.uri}: its weights have SHA-256 {found}, but {registered} were registered")
+    console.print(f"{version.uri}: as registered, SHA-256 {found}", soft_wrap=True, highlight=False)
 
 
 def _text(value: object) -> str:

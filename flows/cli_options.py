@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXIT_REFUSED = 1
 EXIT_CASES_REFUSED = 3
+EXIT_NOT_PROMOTED = 4
 
 Workspace = Annotated[
     Path | None,

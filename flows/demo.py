@@ -23,10 +23,7 @@ def demo_settings(workspace: Path) -> Settings:
         spacing_mm=DEMO_SPACING_MM,
         # One voxel of the coarse grid: NSD then counts a surface that is off by no more than that.
         nsd_tolerance_mm=6.0,
-        # Five minutes on thirty phantoms teach organs, not lesions of a few voxels: what is detected is shown in the
-        # tables, but holds no champion back. Outside the demo both bars count.
-        gate_sensitivity=0,
-        gate_specificity=0,
+        gates="demo",
     )
 
 

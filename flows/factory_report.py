@@ -12,6 +12,7 @@ from datasets_registry.taxonomy import all_classes
 from flows.evaluate import EvaluateReport
 from flows.ingest import IngestReport
 from flows.pseudo_label import PseudoLabelReport
+from tasks.evaluation_tables import shown
 from tasks.hidden_truth import mean_organ_dsc
 from tasks.promote import Promotion
 from tasks.report import Link, Picture, Report, Section
@@ -104,37 +105,24 @@ def _training_section(results: DemoResults, settings: Settings) -> Section:
 
 def _evaluation_section(results: DemoResults, settings: Settings) -> Section:
     evaluation = results.evaluation.evaluation
-    shown = evaluation.overlays[:SHOWN_OVERLAYS]
+    overlays = evaluation.overlays[:SHOWN_OVERLAYS]
     return Section(
         "Evaluation on held-out cases",
         f"NSD at {settings.nsd_tolerance_mm:g} mm. A class is scored where annotators looked for it.",
         (
             ("Summary", evaluation.summary_table()),
-            ("Lesion detection per patient", evaluation.detection),
-            ("Per data set and class", evaluation.classes),
+            ("Lesion detection per patient, and lesion by lesion", shown(evaluation.detection)),
+            ("Per data set and class, with 95 % intervals", shown(evaluation.classes)),
         ),
         (
             Picture(evaluation.picture, "DSC and NSD per class; one dot a data set."),
-            *(Picture(path, f"{path.stem}: prediction filled, annotators' masks as lines.") for path in shown),
+            *(Picture(path, f"{path.stem}: prediction filled, annotators' masks as lines.") for path in overlays),
         ),
     )
 
 
 def _promotion_section(results: DemoResults) -> Section:
-    gates = pd.DataFrame(
-        [
-            {
-                "gate": gate.figure,
-                "measured": gate.value,
-                "bar": gate.bar,
-                "passed": "yes" if gate.passed else "no",
-                "setting": gate.setting,
-            }
-            for gate in results.promotion.gates
-        ],
-        columns=["gate", "measured", "bar", "passed", "setting"],
-    )
-    return Section("Promotion", results.promotion.reason, (("", gates),))
+    return Section("Promotion", results.promotion.reason, (("", results.promotion.table()),))
 
 
 def _pseudo_label_section(results: DemoResults, settings: Settings) -> Section:

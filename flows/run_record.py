@@ -20,7 +20,8 @@ from tasks.workspace import open_workspace
 class RunRecord:
     """Filled in while a flow runs: counts by name, and the ids of what it made.
 
-    table_versions: of the tables that the run reads; those at its start, unless a step knows better.
+    table_versions: of the tables that the run reads; those at its start, unless a step knows better. evidence: SHA-256
+    by name of files that others rely on, which this row vouches for.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class RunRecord:
     mlflow_run_id: str | None = None
     model_version: str | None = None
     table_versions: Mapping[str, int] = field(default_factory=dict)
+    evidence: Mapping[str, str] | None = None
 
 
 @contextmanager
@@ -55,5 +57,6 @@ def recorded_run(kind: str, settings: Settings, about: Mapping[str, Any]) -> Ite
                 "outcome": outcome,
                 "counts": json.dumps({**about, **record.counts}, default=str),
                 "table_versions": json.dumps(dict(record.table_versions)),
+                "evidence": None if record.evidence is None else json.dumps(dict(record.evidence)),
             }
         )

@@ -183,6 +183,11 @@ def text_encoder(spec: str) -> TextEncoder:
     return OpenClipTextEncoder(*rest)
 
 
+def is_stand_in(encoder: str) -> bool:
+    """Return whether an encoder id names one that never learnt what words mean: made to work offline, or to compare."""
+    return encoder in {kind.id for kind in (HashingTextEncoder, OneHotTextEncoder, RandomTextEncoder)}
+
+
 def same_encoder(one: str, other: str) -> bool:
     """Return whether two encoder ids mean the same weights, so that rows of both belong together."""
     return one == other or {one, other} <= _OPENAI_CLIP

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,17 +10,16 @@ import mlflow
 import pandas as pd
 
 from models.checkpoint import load_model, read_metadata, save_checkpoint
-from tasks.evaluate import class_table, summary_metrics
+from tasks.evaluation_tables import class_table, summary_metrics
+from tasks.evidence import EVALUATION_TAG, SCORES
+from tasks.pending import Registration, register
 from tasks.prediction import TRAINED_CLASSES, trained_classes
-from tasks.promote import EVALUATION_TAG
 from tasks.registry import (
     CHALLENGER,
     TRAINING_CASES,
     ModelVersion,
     fetch_checkpoint,
     model_version,
-    register_checkpoint,
-    set_alias,
     training_cases,
 )
 from tasks.settings import Settings
@@ -30,6 +28,7 @@ from tasks.tracking import find_runs, mlflow_client
 from tasks.train import FOLD_TAG
 from tasks.train import KIND as TRAINING
 from tasks.train_request import TrainRequest
+from tasks.training_data import log_data_licences
 
 KIND = "cross-validation"
 FOLDS_TAG = "folds"
@@ -93,6 +92,7 @@ def finish(parent_run_id: str, folds: Mapping[int, ModelVersion], settings: Sett
     _write_members(folder, folds, parent_run_id, settings)
     seen = sorted({case_id for version in folds.values() for case_id in training_cases(version, settings)})
     mlflow.log_text("\n".join(seen), TRAINING_CASES)
+    log_data_licences(seen, settings)
     by_fold = {fold: _scores(version, settings) for fold, version in folds.items()}
     scores = pd.concat([table.assign(fold=fold) for fold, table in by_fold.items()], ignore_index=True)
     summary, classes = summary_metrics(scores, settings.detection_min_ml), class_table(scores)
@@ -104,8 +104,8 @@ def finish(parent_run_id: str, folds: Mapping[int, ModelVersion], settings: Sett
     mlflow.log_text(scores.to_csv(index=False), "scores.csv")
     mlflow.log_text(classes.to_csv(index=False), "classes.csv")
     uris = ", ".join(version.uri for version in folds.values())
-    model = register_checkpoint(folder, settings, tags={"train_run_id": parent_run_id, "members": uris})
-    set_alias(model, CHALLENGER, settings)
+    tags = {"train_run_id": parent_run_id, "members": uris}
+    model = register(Registration(parent_run_id, folder, tags, alias=CHALLENGER), settings)
     return CrossValidation(parent_run_id, model, dict(folds), summary, classes)
 
 
@@ -122,7 +122,7 @@ def _write_members(folder: Path, folds: Mapping[int, ModelVersion], parent_run_i
 
 def _scores(version: ModelVersion, settings: Settings) -> pd.DataFrame:
     run_id = mlflow_client(settings).get_model_version(version.name, str(version.version)).tags[EVALUATION_TAG]
-    return pd.read_csv(io.StringIO(mlflow.artifacts.load_text(f"runs:/{run_id}/scores.csv")))
+    return pd.read_parquet(Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=SCORES)))
 
 
 def folds_to_do(asked: Sequence[int]) -> tuple[int, ...]:

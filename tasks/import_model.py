@@ -25,6 +25,8 @@ from models.licence import DIGEST, LICENCE, PUBLISHED_LICENCE, SOURCE
 from models.published import PUBLISHED_CLASSES, TRAINED_ON, convert, published, sides_apart
 from models.settings import as_mapping
 from tasks.fetch import download_options
+from tasks.model_card import refresh_model_card
+from tasks.patience import patiently
 from tasks.progress import ByteProgress
 from tasks.registry import (
     CLASSES,
@@ -38,6 +40,7 @@ from tasks.registry import (
 )
 from tasks.settings import Settings
 from tasks.tracking import log_parameters, tracked_run
+from tasks.training_data import log_data_licences
 
 ENCODER, BACKBONE = "encoder", "backbone"
 
@@ -96,9 +99,16 @@ def _register(file: Path, backbone: str, tags: dict[str, str], settings: Setting
         metadata = convert(file, backbone, aside, entries, tags[CLASSES].split(","))
         with tracked_run(settings, f"import {backbone}", kind="import", tags=tags):
             log_parameters({"model": as_mapping(metadata.model)})
-            mlflow.log_text("\n".join(f"{dataset}/*" for dataset in TRAINED_ON), TRAINING_CASES)
+            seen = [f"{dataset}/*" for dataset in TRAINED_ON]
+            mlflow.log_text("\n".join(seen), TRAINING_CASES)
+            log_data_licences(seen, settings)
             encoder = {ENCODER: metadata.encoder, "embeddings_digest": metadata.embeddings_digest}
-            version = register_checkpoint(aside, settings, tags=tags | encoder)
+            version = patiently(
+                lambda: register_checkpoint(aside, settings, tags=tags | encoder),
+                settings.mlflow_patience_s,
+                f"registering {tags[SOURCE]}",
+            )
+            refresh_model_card(version, settings)
     finally:
         aside.unlink(missing_ok=True)
     set_alias(version, f"published-{backbone}", settings)

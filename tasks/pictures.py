@@ -36,7 +36,7 @@ def loss_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path:
     axes.set(xlabel="step", ylabel="loss (annotated classes only)", ylim=(0, None))
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def class_scores(table: pd.DataFrame, path: Path) -> Path:
@@ -57,10 +57,11 @@ def class_scores(table: pd.DataFrame, path: Path) -> Path:
         axes.set_yticks(positions, [class_info(name).title for name in names] if column == 0 else [])
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, make its folder, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return path

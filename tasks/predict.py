@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datasets_registry.cards import load_card
-from datasets_registry.layouts import CaseFiles, reader_for
-from datasets_registry.layouts.cases import file_digest
-from datasets_registry.layouts.local import pseudonym
-from datasets_registry.layouts.local_labels import label_files
 from datasets_registry.taxonomy import class_info
 from imaging.bits import get_channel
 from imaging.overlay import overlay_png
-from imaging.resample import Grid, grid_for, resample_image
+from imaging.resample import grid_for, resample_image
 from imaging.resample_masks import resample_masks
-from imaging.volume import Volume
 from models.checkpoint import ModelMetadata
 from models.infer import FreeText
 from models.infer_progress import PredictionProgress
@@ -27,10 +21,10 @@ from models.infer_scan import ArrayScan
 from models.licence import LICENCE
 from models.text import embed_titles, same_encoder, text_encoder
 from tasks.export import export_classes, export_free_text, original_grid
-from tasks.harmonise import harmonise
 from tasks.notices import tell, tell_licence
 from tasks.prediction import case_image, clean_prediction, load_predictor, trained_classes
 from tasks.registry import fetch_checkpoint, model_version
+from tasks.scan_input import ScanOnGrid, scan_of_path
 from tasks.settings import Settings
 from tasks.workspace import existing_workspace, row_dicts
 
@@ -77,16 +71,6 @@ class PredictOutcome:
     overlay: Path
     remarks: tuple[str, ...]
     seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Scan:
-    """A scan on the model's grid, RAS int16 HU, and the grid it came on."""
-
-    name: str
-    image: Volume
-    original: Grid
-    licence: str | None
 
 
 def predict_scan(
@@ -186,10 +170,10 @@ def _free_text(request: PredictRequest, metadata: ModelMetadata, settings: Setti
     return FreeText(request.prompts, rows)
 
 
-def _read(scan: str, spacing_mm: tuple[float, float, float], settings: Settings) -> _Scan:
+def _read(scan: str, spacing_mm: tuple[float, float, float], settings: Settings) -> ScanOnGrid:
     path = Path(scan)
     if path.exists():
-        return _read_files(path, spacing_mm)
+        return scan_of_path(path, spacing_mm)
     try:
         workspace = existing_workspace(settings)
         case = row_dicts(workspace.tables.cases(case_ids=[scan]))[0]
@@ -201,26 +185,4 @@ def _read(scan: str, spacing_mm: tuple[float, float, float], settings: Settings)
     image = case_image(workspace, case)
     if not np.allclose(image.spacing_mm, spacing_mm, rtol=0.01):
         image = resample_image(image, grid_for(image, spacing_mm))
-    return _Scan(scan, image, original_grid(case), str(case["licence"]))
-
-
-def _read_files(path: Path, spacing_mm: tuple[float, float, float]) -> _Scan:
-    """Return the scan of a file or of a folder with one; it goes by a pseudonym, as in the lake."""
-    card = load_card("local")
-    reader = reader_for(card)
-    if path.is_dir():
-        listing = reader.list_cases(path.absolute(), card)
-        for _, problem in listing.problems:
-            raise problem
-        if len(listing.cases) != 1:
-            raise ValueError(
-                f"{path}: {len(listing.cases)} scans, expected one; give the folder of one series, or ingest all with "
-                "`ctfactory ingest local` and label them with `ctfactory pseudo-label`"
-            )
-        files = replace(listing.cases[0], label=())
-    else:
-        parts = label_files(path.absolute(), path.name)
-        files = CaseFiles(card.id, pseudonym(file_digest(part) for part in parts), parts)
-    harmonised = harmonise(reader.read_case(files, card), card, spacing_mm, files)
-    geometry = harmonised.geometry
-    return _Scan(files.native_id, harmonised.image, original_grid(geometry), None)
+    return ScanOnGrid(scan, image, original_grid(case), str(case["licence"]))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
-import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types.schema import Schema, TensorSpec
 
-from models.checkpoint import members, read_metadata
+from models.checkpoint import read_metadata
+from tasks.model_files import log_model_files
 from tasks.notices import tell, tell_licence
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client
+from tasks.weights import WEIGHTS as WEIGHTS
+from tasks.weights import WeightsChanged as WeightsChanged
+from tasks.weights import checkpoint_digest as checkpoint_digest
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -26,21 +30,10 @@ CHAMPION = "champion"
 CLASSES = "classes"
 """Tag of every version: the names of its classes, in order, separated by commas."""
 
-WEIGHTS = "weights_sha256"
-"""Tag of every version: the digest of its weights at registration, see `checkpoint_digest`."""
-
 TRAINING_CASES = "training_cases.txt"
 """Artifact of a training run: one case id a line."""
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[\w-]+)|/(?P<version>\d+))")
-SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype(np.int16), (-1, -1, -1))]),
-    outputs=Schema([TensorSpec(np.dtype(np.uint32), (-1, -1, -1, -1))]),
-)
-"""HU (X, Y, Z) in, class bits (W, X, Y, Z) out."""
-
-_BLOCK = 1 << 20
-_PYFUNC = Path(__file__).with_name("mlflow_model.py")
 
 
 @dataclass(frozen=True)
@@ -58,41 +51,18 @@ class ModelVersion:
         return f"models:/{self.name}/{self.version}"
 
 
-class WeightsChanged(ValueError):
-    """The stored weights of a version are not the ones that were registered."""
-
-
-def checkpoint_digest(path: Path) -> str:
-    """Return the SHA-256 of a checkpoint, of each file its name, length and bytes, in the order of names.
-
-    path: a safetensors file, or the folder of several that predict together. FileNotFoundError where there is none.
-    """
-    digest = hashlib.sha256()
-    for file in members(path):
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb", buffering=0) as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: dict[str, str]) -> ModelVersion:
-    """Log `checkpoint` as a model of the active MLflow run and register it as a new version.
+def register_checkpoint(checkpoint: Path, settings: Settings, *, tags: Mapping[str, str]) -> ModelVersion:
+    """Log `checkpoint` as a model of the active MLflow run and register it as a new version; a run has one, once.
 
     checkpoint: a safetensors file, or a folder of several that predict together.
-    The model is stored as code plus weights, without a pickle: `mlflow.pyfunc.load_model(uri).predict(volume)` works
-    for whoever has this package installed.
+    The model is stored as code plus weights, without a pickle: `mlflow.pyfunc.load_model(uri).predict(scan)` works
+    for whoever has this package installed. A second call in the same run goes on where the first one was cut.
     """
-    client = mlflow_client(settings)
-    logged = mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(_PYFUNC),
-        artifacts={file.stem: str(file) for file in members(checkpoint)},
-        pip_requirements=["ct-label-factory"],
-        registered_model_name=settings.model_name,
-        signature=SIGNATURE,
-    )
-    version = str(logged.registered_model_version)
+    client, run = mlflow_client(settings), mlflow.active_run()
+    if run is None:
+        raise RuntimeError("register_checkpoint: found no active MLflow run; call it inside tracked_run")
+    there = client.search_model_versions(f"name = '{settings.model_name}' and run_id = '{run.info.run_id}'")
+    version = str(there[0].version) if there else log_model_files(checkpoint, settings.model_name)
     classes = ",".join(read_metadata(checkpoint).model.classes)
     for key, value in {CLASSES: classes, WEIGHTS: checkpoint_digest(checkpoint), **tags}.items():
         client.set_model_version_tag(settings.model_name, version, key, value)
@@ -181,15 +151,58 @@ def fetch_checkpoint(version: ModelVersion, settings: Settings) -> Path:
     model comes by here: the licence of weights that came from others is told, and every byte is compared with the
     digest of the registration. Raises WeightsChanged where they differ, FileNotFoundError without weights.
     """
-    mlflow_client(settings)
-    folder = Path(mlflow.artifacts.download_artifacts(version.uri)) / "artifacts"
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise FileNotFoundError(f"{version.uri}: no safetensors file in its artifacts; register the model again")
-    checkpoint = found[0] if len(found) == 1 else folder
+    checkpoint = _stored(version, settings)
     _require_registered(version, checkpoint, settings)
     tell_licence(version.uri, checkpoint)
     return checkpoint
+
+
+def _stored(version: ModelVersion, settings: Settings) -> Path:
+    """Return the weights as the artifact store has them now: where they lie, or a fresh copy of a remote store's.
+
+    Copies are kept in WORKSPACE/models/fetched, one for each content, so that a file in use is never replaced.
+    """
+    client = mlflow_client(settings)
+    if _lies_here(version, client):
+        return _weights_in(Path(mlflow.artifacts.download_artifacts(version.uri)), version)
+    place = settings.workspace.absolute() / "models" / "fetched" / f"{version.name}-{version.version}"
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=place) as aside:
+        fresh = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=aside))
+        digest = checkpoint_digest(_weights_in(fresh, version))
+        kept = place / digest[:16]
+        if not kept.is_dir() or checkpoint_digest(_weights_in(kept, version)) != digest:
+            shutil.rmtree(kept, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another process has just put the same there
+                fresh.rename(kept)
+    return _weights_in(kept, version)
+
+
+def _weights_in(folder: Path, version: ModelVersion) -> Path:
+    found = sorted((folder / "artifacts").glob("*.safetensors"))
+    if not found:
+        raise FileNotFoundError(f"{version.uri}: no safetensors file in its artifacts; register the model again")
+    return found[0] if len(found) == 1 else folder / "artifacts"
+
+
+def _lies_here(version: ModelVersion, client: MlflowClient) -> bool:
+    """Return whether the artifact store is a folder that this process sees."""
+    found = client.get_model_version(version.name, str(version.version))
+    place = found.source if found.model_id is None else client.get_logged_model(found.model_id).artifact_location
+    return urlsplit(place).scheme in ("", "file")
+
+
+def verify_weights(version: ModelVersion, settings: Settings, *, record: bool = False) -> tuple[str, str | None]:
+    """Return the digest of the stored weights as they are now, and the one that was registered, None where none was.
+
+    record: let the version have the digest of now where it has none; one that is there is never replaced.
+    """
+    checkpoint = _stored(version, settings)
+    found, registered = checkpoint_digest(checkpoint), version_tags(version, settings).get(WEIGHTS)
+    if record and registered is None:
+        mlflow_client(settings).set_model_version_tag(version.name, str(version.version), WEIGHTS, found)
+        registered = found
+    return found, registered
 
 
 def _require_registered(version: ModelVersion, checkpoint: Path, settings: Settings) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import (
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -116,6 +117,14 @@ class Settings(BaseSettings):
     experiment: str = Field(
         "ct-label-factory", description="First part of the names of MLflow experiments; `/train` and so on follow."
     )
+    mlflow_patience_s: NonNegativeFloat = Field(
+        300.0,
+        description="Seconds for which a registration is tried again while MLflow does not answer; the weights are "
+        "then kept in WORKSPACE/pending for `ctfactory models register --pending`.",
+    )
+    mlflow_flush_s: PositiveFloat = Field(
+        20.0, description="Seconds that the end of a training waits for its last metrics to reach MLflow."
+    )
     model_name: str = Field("universal", description="Name of the registered model.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
     threads: PositiveInt | None = Field(None, description="CPU threads of one network; default all cores.")
@@ -123,6 +132,16 @@ class Settings(BaseSettings):
     nsd_tolerance_mm: PositiveFloat = Field(2.0, description="Surface distance counted as agreement in NSD, in mm.")
     detection_min_ml: PositiveFloat = Field(
         0.5, description="A patient counts as lesion-positive when at least this volume is predicted, in ml."
+    )
+    lesion_min_ml: NonNegativeFloat = Field(
+        0.05, description="Smaller lesions, drawn or predicted, are not counted one by one, in ml."
+    )
+    operating_sensitivity: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Sensitivity that the volume limit chosen in an evaluation must keep, at the best specificity; "
+        "default the limit of the largest sensitivity + specificity.",
     )
     window_overlap: float = Field(
         0.5, ge=0, lt=1, description="Share of a prediction window that its neighbour repeats."
@@ -157,20 +176,17 @@ class Settings(BaseSettings):
         "review, whatever DSC is expected.",
     )
 
+    gates: str = Field(
+        "default", description="Gates of a promotion: the name of a file in tasks/gates, or the path of a YAML file."
+    )
+    operator: str | None = Field(
+        None, description="Name written down for decisions, such as a promotion; default the user of the system."
+    )
     cleaning: str = Field(
         "all",
         description="Rules that clean predicted masks: `all`, `none`, or some of `min_size`, `sides`, "
         "`largest_component`, `holes`, `inside_organ`, `includes_lesions`, separated by commas; `-holes` leaves one "
         "out, `-holes:colon` for one class.",
-    )
-
-    gate_mean_organ_dsc: Share = Field(0.70, ge=0, le=1, description="Bar: mean DSC over organs, held-out cases.")
-    gate_mean_organ_nsd: Share = Field(0.50, ge=0, le=1, description="Bar: mean NSD over organs, held-out cases.")
-    gate_worst_organ_dsc: Share = Field(0.20, ge=0, le=1, description="Bar: DSC of the worst organ, held-out cases.")
-    gate_sensitivity: Share = Field(0.50, ge=0, le=1, description="Bar: patient-level lesion sensitivity.")
-    gate_specificity: Share = Field(0.50, ge=0, le=1, description="Bar: patient-level lesion specificity.")
-    gate_max_drop_dsc: Share = Field(
-        0.02, ge=0, le=1, description="Bar: how far mean organ DSC may lie below the champion's."
     )
 
     @field_validator("cards", "taxonomy")

@@ -187,9 +187,24 @@ def cases_to_train_on(
     return chosen[~chosen["case_id"].isin([one for one, _ in pairs])]
 
 
+@dataclass(frozen=True, eq=False)
+class ScoringCases:
+    """The `cases` rows that an evaluation may use, and the ids of those left out because training saw their scan."""
+
+    cases: pd.DataFrame
+    dropped: tuple[str, ...]
+
+
 def cases_to_score(
     workspace: Workspace, choice: SplitChoice, cohorts: Sequence[str] | None, trained_on: Sequence[str]
 ) -> pd.DataFrame:
+    """Return the cases of `choose_scoring_cases`."""
+    return choose_scoring_cases(workspace, choice, cohorts, trained_on).cases
+
+
+def choose_scoring_cases(
+    workspace: Workspace, choice: SplitChoice, cohorts: Sequence[str] | None, trained_on: Sequence[str]
+) -> ScoringCases:
     """Return the `cases` rows that an evaluation may use, sorted by case: those with a human label.
 
     Of training sets what the split holds out, of external cohorts every case. cohorts: restrict to these data sets;
@@ -221,7 +236,7 @@ def cases_to_score(
             f"no held-out case with a human label in {list(cohorts or ['the training sets'])}, held out: "
             f"{choice.held_out_name}{dropped}; the lake holds {sorted(set(every['dataset']))}"
         )
-    return wanted.sort_values("case_id")
+    return ScoringCases(wanted.sort_values("case_id"), tuple(sorted({one for one, _ in pairs})))
 
 
 def seen_in_training(workspace: Workspace, case_ids: Iterable[str], trained_on: Sequence[str]) -> list[tuple[str, str]]:

@@ -15,8 +15,12 @@ from typing import Any
 # MLflow reads these at import; nothing of a hospital's network is to report home.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # Ours are models from code; a model whose files ask for a pickle is refused unread.
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+# Its own seven tries take four minutes a request; where it matters, `tasks.patience` waits longer and says so.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 import mlflow
 import pandas as pd
@@ -40,11 +44,12 @@ _STYLE = (
 
 def mlflow_client(settings: Settings) -> MlflowClient:
     """Return a client of the settings' MLflow; for a SQLite file, folder and artifact store are made beside it."""
-    _prepare(settings)
+    mlflow_environment(settings)
     return MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
 
 
-def _prepare(settings: Settings) -> None:
+def mlflow_environment(settings: Settings) -> None:
+    """Let MLflow's own functions use the settings' server; for a SQLite file its folder is made."""
     if match := re.fullmatch(r"sqlite:///(.+)", settings.mlflow_uri):
         Path(match[1]).parent.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(settings.mlflow_uri)

@@ -16,7 +16,9 @@ from models.licence import LICENCE
 from models.plan import SamplingPlan
 from models.settings import Preset, as_mapping
 from models.train import LAST, train
+from tasks.metric_queue import MetricQueue, MetricRow
 from tasks.patches import LakePatchSource, training_source
+from tasks.pending import Registration, register
 from tasks.pictures import loss_curves
 from tasks.prediction import TRAINED_CLASSES, trained_classes
 from tasks.prefect_task import as_task
@@ -29,14 +31,13 @@ from tasks.registry import (
     ModelVersion,
     fetch_checkpoint,
     model_version,
-    register_checkpoint,
-    set_alias,
     training_cases,
 )
 from tasks.settings import Settings
 from tasks.splits import SplitChoice, deal_new_cases
 from tasks.tracking import log_parameters, mlflow_client, tracked_run
 from tasks.train_request import REQUEST, TrainRequest, new_request, only_process_of, stored_request
+from tasks.training_data import log_training_data
 from tasks.workspace import open_workspace
 
 LOG_EVERY_STEPS = 10
@@ -138,7 +139,6 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
     cases = [case.case_id for case in source.cases()]
     tags = {
         "flow_run_id": flow_run_id,
-        "table_versions": json.dumps(versions),
         "datasets": ",".join(sorted({case_id.split("/")[0] for case_id in cases})),
         "start_from": request.start_from,
         **(makers(source.lineage) if source.lineage else {}),
@@ -152,15 +152,17 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
         tags=tags,
         run_id=run_id,
         parent_run_id=request.parent_run_id,
+        table_versions=versions,
         system_metrics=True,
     ) as tracked:
         out_dir = settings.workspace.absolute() / "training" / tracked
         with only_process_of(out_dir, tracked):
             if run_id is None:
                 seen = sorted({*cases, *([] if parent is None else training_cases(parent, settings))})
-                _log_request(request, chosen, source, seen)
-            history = LossHistory(chosen.train.steps, _losses_so_far(run_id, out_dir, settings))
-            with other_ranks(chosen.train):
+                _log_request(request, chosen, source, seen, settings)
+            before = _losses_so_far(run_id, out_dir, settings)
+            with MetricQueue(tracked, settings) as curves, other_ranks(chosen.train):
+                history = LossHistory(chosen.train.steps, curves, before)
                 result = train(
                     source,
                     chosen.model,
@@ -179,13 +181,22 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
                     },
                 )
             seconds = time.monotonic() - started
-            mlflow.log_metrics({"seconds": seconds, "patches_per_second": result.patches_per_s})
-            mlflow.log_artifact(str(loss_curves(history.rows, out_dir / "loss.png")))
-            model = register_checkpoint(
-                result.checkpoint, settings, tags={"train_run_id": tracked, "table_versions": json.dumps(versions)}
+            now = int(time.time() * 1000)
+            figures = {"seconds": seconds, "patches_per_second": result.patches_per_s}
+            model = register(
+                Registration(
+                    run_id=tracked,
+                    checkpoint=result.checkpoint,
+                    tags={"train_run_id": tracked, "table_versions": json.dumps(versions)},
+                    metrics=(
+                        *curves.undelivered,
+                        *(MetricRow(name, value, now, result.steps) for name, value in figures.items()),
+                    ),
+                    files=(loss_curves(history.rows, out_dir / "loss.png"),),
+                    alias=CHALLENGER if request.becomes_challenger else None,
+                ),
+                settings,
             )
-            if request.becomes_challenger:
-                set_alias(model, CHALLENGER, settings)
     return TrainOutcome(
         run_id=tracked,
         model=model,
@@ -200,13 +211,15 @@ def _train(request: TrainRequest, settings: Settings, run_id: str | None, flow_r
     )
 
 
-def _log_request(request: TrainRequest, chosen: Preset, source: LakePatchSource, seen: Sequence[str]) -> None:
+def _log_request(
+    request: TrainRequest, chosen: Preset, source: LakePatchSource, seen: Sequence[str], settings: Settings
+) -> None:
     """Write down what the run was asked for, first of all what it needs to go on if it is killed."""
     mlflow.log_dict(request.as_dict(), REQUEST)
     log_parameters({"model": as_mapping(chosen.model), "train": as_mapping(chosen.train)})
     mlflow.log_params({"split": request.choice.split, "held_out": request.choice.held_out_name})
-    mlflow.log_params({f"table_version.{name}": version for name, version in request.table_versions.items()})
     mlflow.log_text("\n".join(seen), TRAINING_CASES)
+    log_training_data(source, seen, settings)
     if request.pseudo is not None:
         mlflow.log_dict({**asdict(request.pseudo), "annotations": source.lineage}, PSEUDO_LABELS)
         labels = sum(len(one["classes"]) for one in source.lineage)
@@ -239,8 +252,9 @@ def _losses_so_far(run_id: str | None, out_dir: Path, settings: Settings) -> lis
 class LossHistory:
     """The losses of every step, passed on to MLflow every few steps and to the progress bar at each."""
 
-    def __init__(self, steps: int, before: Sequence[dict[str, float]] = ()) -> None:
+    def __init__(self, steps: int, curves: MetricQueue, before: Sequence[dict[str, float]] = ()) -> None:
         self.rows: list[dict[str, float]] = list(before)
+        self._curves = curves
         self._steps = steps
 
     @property
@@ -260,7 +274,7 @@ class LossHistory:
             f"data wait {measured['data_wait_share']:.0%}{left}",
         )
         if step % LOG_EVERY_STEPS == 0 or step == self._steps:
-            mlflow.log_metrics(measured, step=step)
+            self._curves.add(measured, step)
 
 
 start_training_task = as_task(start_training, "start-training", tags=["gpu"])

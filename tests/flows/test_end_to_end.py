@@ -142,7 +142,14 @@ def test_training_run_can_be_read_again(report: FactoryReport, settings: Setting
     names = {item.path for item in mlflow.MlflowClient().list_artifacts(report.training.run_id)}
     assert {"environment.json", "parameters.json", "loss.png", "training_cases.txt", "sampling.json"} <= names
     evaluated = {item.path for item in mlflow.MlflowClient().list_artifacts(report.evaluation.evaluation.run_id)}
-    assert {"classes.csv", "detection.csv", "scores.csv", "class_scores.png", "chaos_ct.png"} <= evaluated
+    assert {
+        "classes.parquet",
+        "detection.parquet",
+        "scores.parquet",
+        "class_scores.png",
+        "chaos_ct.png",
+        "report.html",
+    } <= evaluated
 
 
 def test_aliases_name_the_version(report: FactoryReport, settings: Settings) -> None:

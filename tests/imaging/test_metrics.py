@@ -1,8 +1,9 @@
-"""Dice and surface Dice against hand-worked values and the surface-distance package."""
+"""Dice and surface Dice of two masks against hand-worked values and the surface-distance package."""
 
 from __future__ import annotations
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -11,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from imaging import metrics
-from imaging.metrics import dice, surface_dice
+from imaging.metrics import dice, distances, surface_dice
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:surface_distance")
 
 
 def peer(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: tuple[float, float, float], tolerance: float) -> float:
-    distances = surface_distance.compute_surface_distances(a, b, spacing)
-    return float(surface_distance.compute_surface_dice_at_tolerance(distances, tolerance))
+    measured = surface_distance.compute_surface_distances(a, b, spacing)
+    return float(surface_distance.compute_surface_dice_at_tolerance(measured, tolerance))
 
 
 def block(low: tuple[int, int, int], high: tuple[int, int, int]) -> NDArray[np.bool_]:
@@ -88,12 +88,27 @@ def test_tolerance_equal_to_a_distance_counts_as_in_the_package(
         assert surface_dice(a, b, spacing, tolerance) == pytest.approx(peer(a, b, spacing, tolerance), abs=1e-6)
 
 
-def test_tree_search_gives_the_same_as_marking(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tolerance", [0.0, 1.1, 1.3, 2.2, 2.5, 2.6, 3.3000000000000003, 7.5])
+def test_where_distances_come_from_does_not_matter(monkeypatch: pytest.MonkeyPatch, tolerance: float) -> None:
+    # tolerances that float32 has not; steps, then the transform with a tree where it is unsure, then a tree for all
     rng = np.random.default_rng(5)
-    pairs = [(rng.random((9, 8, 7)) < 0.1, rng.random((9, 8, 7)) < 0.1) for _ in range(10)]
-    marked = [surface_dice(a, b, (0.7, 1.0, 2.5), 2.5) for a, b in pairs]
-    monkeypatch.setattr(metrics, "MOST_MARKS", 0)
-    assert [surface_dice(a, b, (0.7, 1.0, 2.5), 2.5) for a, b in pairs] == pytest.approx(marked, abs=1e-12)
+    pairs = [(rng.random((9, 8, 7)) < 0.01, rng.random((9, 8, 7)) < 0.01) for _ in range(10)]
+    stepped = [surface_dice(a, b, (1.1, 1.3, 2.5), tolerance) for a, b in pairs]
+    monkeypatch.setattr(distances, "LOOKS_PER_CORNER", 0)
+    assert [surface_dice(a, b, (1.1, 1.3, 2.5), tolerance) for a, b in pairs] == pytest.approx(stepped, abs=1e-12)
+    monkeypatch.setattr(distances, "CORNERS_PER_SEARCH", 0)
+    assert [surface_dice(a, b, (1.1, 1.3, 2.5), tolerance) for a, b in pairs] == pytest.approx(stepped, abs=1e-12)
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+def test_the_order_of_axes_in_memory_does_not_matter(axes: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random((2, 6, 7, 8)) < 0.4
+    back = np.argsort(axes)
+    turned = [np.ascontiguousarray(mask.transpose(axes)).transpose(back) for mask in (a, b)]
+    assert surface_dice(*turned, (0.5, 1.5, 4.0), 1.0) == pytest.approx(
+        surface_dice(a, b, (0.5, 1.5, 4.0), 1.0), abs=1e-12
+    )
 
 
 @settings(max_examples=20, deadline=None)
