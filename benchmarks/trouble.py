@@ -147,7 +147,7 @@ def print_table(judged: Sequence[Judged]) -> tuple[float, float]:
 
 def run(workspace: Path) -> tuple[float, float]:
     """Measure with the champion of a workspace, which is made where there is none."""
-    prepare_environment()
+    prepare_environment(verbose=False)
     settings = demo_settings(workspace)
     with prefect_api(settings):
         version = alias_version(CHAMPION, settings)
