@@ -71,6 +71,7 @@ app.command()(cli_promote.promote)
 app.command()(cli_promote.rollback)
 app.command()(cli_promote.approve)
 app.command()(cli_promote.promotions)
+app.command("pseudo-label")(cli_pseudo_label.pseudo_label)
 app.command()(cli_export.export)
 app.command()(cli_calibrate.calibrate)
 app.add_typer(cli_inspect.datasets_app, name="datasets")
@@ -272,10 +273,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
-    except (LookupError, ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("CTFACTORY_TRACEBACK"):
+    except Exception as error:
+        if os.environ.get("CTFACTORY_TRACEBACK") or not isinstance(error, _told_in_a_line()):
             raise
         # A KeyError shows its message in quotes unless it is taken from the arguments.
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         sys.stderr.write(f"ctfactory: {message}\n")
         sys.exit(EXIT_REFUSED)
+
+
+def _told_in_a_line() -> tuple[type[Exception], ...]:
+    """Return the errors whose message says all; MLflow's, such as of a server that is away, once it was imported."""
+    mlflow = sys.modules.get("mlflow.exceptions")
+    return (LookupError, ValueError, OSError, RuntimeError, *(() if mlflow is None else (mlflow.MlflowException,)))

@@ -49,7 +49,9 @@ def cross_validate(
         request, chosen, known = _asked(preset, settings, folds, datasets, resume)
         record.table_versions = dict(request.table_versions)
         tags = {"flow_run_id": record.flow_run_id, FOLDS_TAG: json.dumps(chosen)}
-        with tracked_run(settings, request.name, kind=KIND, tags=tags, run_id=known) as run_id:
+        with tracked_run(
+            settings, request.name, kind=KIND, tags=tags, run_id=known, table_versions=request.table_versions
+        ) as run_id:
             if known is None:
                 mlflow.log_dict(request.as_dict(), REQUEST)
             versions = {fold: _fold(request, fold, run_id, settings, record.flow_run_id) for fold in chosen}

@@ -23,6 +23,7 @@ from tasks.pseudo_label_run import FigureSheet, figures_of, log_run, run_facts
 from tasks.pseudo_label_spec import PseudoLabelSpec, make_spec, read_spec
 from tasks.settings import Settings
 from tasks.tracking import tracked_run
+from tasks.training_data import log_data_licences
 from tasks.two_stages import StageTimes
 
 
@@ -76,7 +77,14 @@ def pseudo_label(
         run, requests = plan_cohort(asked, settings, flow_run_id=record.flow_run_id)
         slug = asked.cohort.replace("_", "-").lower()
         tags = {"flow_run_id": record.flow_run_id, "cohort": asked.cohort, "model": run.teacher.title}
-        with tracked_run(settings, f"pseudo-label {asked.cohort}", kind="pseudo_label", tags=tags) as run_id:
+        with tracked_run(
+            settings,
+            f"pseudo-label {asked.cohort}",
+            kind="pseudo_label",
+            tags=tags,
+            table_versions=record.table_versions,
+        ) as run_id:
+            log_data_licences([one.case_id for one in requests], settings)
             record.mlflow_run_id, record.model_version = run_id, run.teacher.version
             times, progress = StageTimes(), pseudo_label_progress(len(requests))
             with watched_gpu(settings.torch_device()) as gpu:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from prefect.runtime import flow_run
 
+from tasks.pending import RegistrationPending
 from tasks.settings import Settings
 from tasks.workspace import open_workspace
 
@@ -44,6 +45,9 @@ def recorded_run(kind: str, settings: Settings, about: Mapping[str, Any]) -> Ite
     try:
         yield record
         outcome = "done"
+    except RegistrationPending as waiting:
+        record.mlflow_run_id = waiting.run_id
+        raise
     finally:
         tables.record_run(
             {

@@ -237,4 +237,4 @@ def _measured_table(measured: Sequence[Measured]) -> pd.DataFrame:
 
 
 measure_cases_task = as_task(measure_cases, "measure-cases", tags=["gpu"])
-log_calibration_task = as_task(log_calibration, "log-calibration", retries=2, retry_delay_seconds=5)
+log_calibration_task = as_task(log_calibration, "log-calibration")

@@ -9,9 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from catalog.splits import twins_between
 from imaging.scan_quality import ScanQuality, UsualScans, scan_quality
 from imaging.volume import Volume
 from models.infer import Prediction
@@ -108,7 +106,7 @@ def score_labels(
 
     rows: of the `labels` table, one a class, computed from the cleaned masks (`case_rows.label_rows`). prediction: by
     `predict_case`. reference: `plausibility_reference.human_reference(workspace)`. quality: by `case_quality`.
-    independent: False where the model was trained on this scan, or on its twin (`seen_in_training`).
+    independent: False where the model was trained on this scan, or on its twin.
     """
     by_name = {str(row["class_name"]): row for row in rows}
     mirrored = mirror_flag(by_name)
@@ -144,14 +142,3 @@ def _removed_share(name: str, voxels: int, prediction: Prediction) -> float:
     removed, added = cleaned.removed.get(name, 0), cleaned.added.get(name, 0)
     before = voxels + removed - added
     return removed / before if before > 0 else 0.0
-
-
-def seen_in_training(workspace: Workspace, case_ids: Sequence[str], trained_on: Sequence[str]) -> set[str]:
-    """Return those of the cases that a model was trained on, by themselves or by a twin.
-
-    trained_on: `registry.training_cases(version, settings)`, `lits/*` for all of a set.
-    """
-    known: pd.DataFrame = workspace.tables.cases(columns=["split_group"], history=True)
-    whole_sets = {name.removesuffix("/*") for name in trained_on if name.endswith("/*")}
-    of_sets = known["case_id"][known["case_id"].str.partition("/")[0].isin(whole_sets)]
-    return {one for one, _ in twins_between(known, case_ids, {*trained_on, *of_sets})}

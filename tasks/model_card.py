@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from models.checkpoint import members, read_metadata
+from tasks.calibration_run import CALIBRATION_TAG
 from tasks.evidence import ABOUT as EVALUATION
 from tasks.evidence import EVALUATE, EVALUATION_TAG, evaluation_runs
 from tasks.model_card_text import CardFacts, card_text, shortened
@@ -23,8 +24,6 @@ from tasks.training_data import ANNOTATED, DATA_LICENCES, data_licences
 
 CARD = "model_card.md"
 """Artifact of the run that made a version, and of the runs that evaluated it."""
-CALIBRATION_TAG = "calibration_run_id"
-"""Tag of a version that names the run of its calibration."""
 SHOWN_LENGTH = 5000
 """What MLflow's database keeps of a description."""
 
@@ -32,18 +31,18 @@ SHOWN_LENGTH = 5000
 def refresh_model_card(version: ModelVersion, settings: Settings) -> str:
     """Write the card of a version anew from what is known now, and return it, as Markdown.
 
-    Afterwards it is an artifact of the run that made the version and of the runs that evaluated it, the description of
-    the version and of its run. A second call does the same again; call it whenever something new is known.
+    Afterwards it is an artifact and the description of the run that made the version and of the runs that evaluated it,
+    and the description of the version. A second call does the same again; call it whenever something new is known.
     """
     client = mlflow_client(settings)
     version = model_version(version.uri, settings)  # its aliases may have moved
     facts = card_facts(version, settings)
     text = card_text(facts)
+    short = shortened(text, SHOWN_LENGTH, f"the whole card is {CARD} of run {version.run_id}")
     for run_id in {version.run_id, *_evaluation_runs(version, facts.tags, settings)}:
         client.log_text(run_id, text, CARD)
-    short = shortened(text, SHOWN_LENGTH, f"the whole card is {CARD} of run {version.run_id}")
+        client.set_tag(run_id, "mlflow.note.content", short)
     client.update_model_version(version.name, str(version.version), short)
-    client.set_tag(version.run_id, "mlflow.note.content", short)
     return text
 
 

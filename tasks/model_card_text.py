@@ -82,17 +82,20 @@ def shortened(text: str, length: int, where: str) -> str:
 
 
 def _summary(facts: CardFacts) -> str:
-    trained, every = _trained(facts.about), [one["name"] for one in facts.about["classes"]]
-    of = "" if len(trained) == len(every) else f" of the {len(every)} it has outputs for"
-    seen = "an unknown number of" if facts.cases is None else str(facts.cases)
+    trained, outputs = len(_trained(facts.about)), len(facts.about["classes"])
     members = len(facts.about["files"])
-    network = f"{members} `{facts.about['backbone']}` networks that predict together" if members > 1 else ""
-    network = network or f"A `{facts.about['backbone']}` network"
-    aliases = ", ".join(f"`{alias}`" for alias in facts.version.aliases) or "none"
+    network = f"`{facts.about['backbone']}` network" + (f", {members} members that predict together" * (members > 1))
+    counts = {
+        "classes": str(trained) if trained == outputs else f"{trained} of {outputs} outputs",
+        "made by": f"`{facts.kind}`",
+        "data sets": str(len(facts.data)),
+        "cases": "not known" if facts.cases is None else str(facts.cases),
+        "steps": str(facts.about["steps"]),
+        "aliases": ", ".join(f"`{alias}`" for alias in facts.version.aliases) or "none",
+    }
     return (
-        f"{network} with text-driven heads (CLIP-Driven Universal Model, Liu et al., ICCV 2023) that marks "
-        f"{len(trained)} organs and lesions in abdominal CT{of}. Made by `{facts.kind}` from {seen} cases of "
-        f"{len(facts.data)} data sets, {facts.about['steps']} steps. Aliases: {aliases}."
+        f"Organs and lesions in abdominal CT by a {network} with text-driven heads (CLIP-Driven Universal Model, Liu "
+        f"et al., ICCV 2023). {'; '.join(f'{name}: {value}' for name, value in counts.items())}."
     )
 
 
@@ -115,7 +118,7 @@ def _limits(facts: CardFacts) -> list[str]:
         if absent:
             limits.append(f"Annotated, but present in no case it learnt from: {_list(absent)}.")
     if facts.evaluated is None:
-        limits.append("**Not evaluated yet**: nothing is known of how well it does.")
+        limits.append("**Not evaluated on held-out cases**: how well it does is not known.")
     elif silent := [name for name in _trained(facts.about) if f"dsc/{name}" not in facts.evaluated]:
         limits.append(f"Not measured on held-out cases: {_list(silent)}.")
     if not facts.cohorts:
@@ -145,8 +148,17 @@ def _licence(facts: CardFacts) -> str:
 
 
 def _figures(facts: CardFacts) -> str:
+    parts = [_held_out_figures(facts)]
+    for run_id, (cohorts, found) in facts.cohorts.items():
+        known = {name: found[name] for name in ("mean_organ_dsc", "mean_organ_nsd", "mean_lesion_dsc") if name in found}
+        told = ", ".join(f"{name} {value:.3f}" for name, value in known.items()) or "see the run"
+        parts.append(f"Other cases of {_list(cohorts)}, run `{run_id}`: {told}.")
+    return "\n\n".join(parts)
+
+
+def _held_out_figures(facts: CardFacts) -> str:
     if facts.evaluated is None:
-        return "None yet: `ctfactory evaluate` measures them on cases that were held out."
+        return "None on held-out cases: `ctfactory evaluate` measures them."
     metrics, datasets = facts.evaluated, facts.evaluation.get("datasets", {})
     cases = f"{sum(datasets.values())} cases of {_list(sorted(datasets))}" if datasets else "held-out cases"
     rows = []
@@ -159,15 +171,11 @@ def _figures(facts: CardFacts) -> str:
         rows.append(row)
     summary = ", ".join(f"{name} {value:.3f}" for name, value in sorted(metrics.items()) if "/" not in name)
     parts = [
-        f"On {cases} ({facts.evaluation.get('held_out', 'held out')}), run `{facts.tags['evaluation_run_id']}`; in "
-        "brackets the 95 % interval over patients.",
+        f"On {cases} (held out: {facts.evaluation.get('held_out', 'not known')}), run "
+        f"`{facts.tags['evaluation_run_id']}`; in brackets the 95 % interval over patients.",
         markdown_table(pd.DataFrame(rows)) if rows else "",
         f"Over classes: {summary}." if summary else "",
     ]
-    for run_id, (cohorts, found) in facts.cohorts.items():
-        known = {name: found[name] for name in ("mean_organ_dsc", "mean_organ_nsd", "mean_lesion_dsc") if name in found}
-        told = ", ".join(f"{name} {value:.3f}" for name, value in known.items()) or "see the run"
-        parts.append(f"On {_list(cohorts)}, run `{run_id}`: {told}.")
     return "\n\n".join(part for part in parts if part)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -49,6 +50,6 @@ def patiently(action: Callable[[], Result], patience_s: float, what: str) -> Res
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, without the traces that MLflow's errors carry."""
-    text = str(error).strip().splitlines()
+    """Return what an error says, without the traces that MLflow's errors carry and without passwords in addresses."""
+    text = re.sub(r"//[^/@\s]*@", "//", str(error)).strip().splitlines()
     return text[0][:300] if text else type(error).__name__

@@ -17,7 +17,7 @@ from datasets_registry.sources.http import public_url
 from models.checkpoint import members
 from tasks.metric_queue import MetricRow, send_metrics
 from tasks.model_card import refresh_model_card
-from tasks.patience import first_line, patiently
+from tasks.patience import does_not_answer, first_line, patiently
 from tasks.registry import ModelVersion, WeightsChanged, checkpoint_digest, register_checkpoint, set_alias
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client, mlflow_environment
@@ -96,7 +96,7 @@ def register_pending(run_id: str, settings: Settings) -> ModelVersion:
     """Register the model that was kept aside for `run_id`, and let its run be finished; the kept files go then.
 
     Raises LookupError where nothing waits under that id, WeightsChanged where the kept weights are not those that
-    were trained, and whatever MLflow raises when it still does not answer; everything is still kept then.
+    were trained, and RegistrationPending when MLflow still does not answer; everything is still kept then.
     """
     folder = _folder(settings) / run_id
     if not (folder / DESCRIPTION).is_file():
@@ -110,8 +110,17 @@ def register_pending(run_id: str, settings: Settings) -> ModelVersion:
             f"was changed, look in {settings.workspace / 'training' / run_id} for the original"
         )
     mlflow_environment(settings)
-    with mlflow.start_run(run_id=run_id):  # which ends as FINISHED
-        version = _register(registration, settings)
+    try:
+        with mlflow.start_run(run_id=run_id):  # which ends as FINISHED
+            version = _register(registration, settings)
+    except Exception as error:
+        if not does_not_answer(error):
+            raise
+        raise RegistrationPending(
+            f"run {run_id} still waits: MLflow at {public_url(settings.mlflow_uri)} does not answer "
+            f"({first_line(error)}); everything is kept in {folder}, try again later",
+            run_id,
+        ) from error
     shutil.rmtree(folder)
     return version
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -16,17 +15,16 @@ from numpy.typing import NDArray
 
 from datasets_registry.taxonomy import class_info
 from imaging.layers import paint
-from imaging.resample import resample_bits
-from imaging.sides import body_midline_x
+from imaging.resample_masks import resample_masks
 from models.checkpoint import ModelMetadata, load_model
 from models.infer import Predictor
 from models.infer_scan import ArrayScan
-from models.postprocess import clean, needs_middle
 from tasks.export_subject import PAINT_ORDER
 from tasks.model_files import ABOUT, read_about
 from tasks.notices import tell_licence
-from tasks.prediction import trained_classes
+from tasks.prediction import clean_prediction, trained_classes
 from tasks.scan_input import ScanOnGrid, scan_of_array, scan_of_path
+from tasks.settings import Settings, with_values
 from tasks.weights import WEIGHTS, WeightsChanged, files_digest
 
 INPUTS = "a path, {'path': ...}, {'image': (X, Y, Z) HU, 'affine': 4 x 4}, or an int16 volume at the model's spacing"
@@ -43,13 +41,15 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
     def load_context(self, context: Any) -> None:
         """Read the safetensors that were logged beside the script: one, or several that predict together.
 
-        `model_config={"device": "cuda"}` of load_model chooses the device (`cpu`, `cuda`, or `auto`, the default).
-        Raises WeightsChanged where the weights are not those that were registered.
+        `model_config={"device": "cuda"}` of load_model chooses the device (`cpu`, `cuda` or `auto`); all else is as the
+        settings of the process say (CTFACTORY_DEVICE, CTFACTORY_CLEANING). Raises WeightsChanged where the weights are
+        not those that were registered.
         """
         files = [Path(path) for name, path in sorted(context.artifacts.items()) if name != ABOUT]
         _require_registered(files, Path(context.artifacts[ABOUT]))
-        asked = str((context.model_config or {}).get("device", "auto"))
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+        chosen = (context.model_config or {}).get("device")
+        self.settings = with_values(Settings(), device=chosen)
+        device = self.settings.torch_device()
         loaded = [load_model(path, device) for path in files]
         self.metadata: ModelMetadata = loaded[0][1]
         self.predictor = Predictor([model for model, _ in loaded], self.metadata, device=device)
@@ -79,10 +79,9 @@ class UniversalPyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflo
         if isinstance(model_input, np.ndarray):
             return self.predictor.predict(ArrayScan(_whole_hu(model_input)), classes).bits
         scan = self._scan(model_input)
-        found = self.predictor.predict(ArrayScan(scan.image.array), classes).bits
-        middle = body_midline_x(scan.image) if needs_middle(classes) else None
-        cleaned = clean(found, classes, affine=scan.image.affine, midline_x=middle).bits
-        bits = resample_bits(cleaned, scan.image.affine, scan.original)
+        found = self.predictor.predict(ArrayScan(scan.image.array), classes)
+        cleaned = clean_prediction(found, classes, scan.image.affine, lambda: scan.image, self.settings)
+        bits = resample_masks(cleaned.bits, scan.image.affine, scan.original)
         return _answer(bits, classes, scan.original.affine, str(params.get("output") or "label"))
 
     def _scan(self, asked: Any) -> ScanOnGrid:
@@ -112,8 +111,8 @@ def _answer(bits: NDArray[np.uint32], classes: list[str], affine: NDArray[np.flo
     if output == "bits":
         return {"bits": bits, "channels": {info.name: info.channel for info in infos}, "affine": affine}
     if output == "label":
-        order = sorted(infos, key=lambda info: (PAINT_ORDER[info.kind], info.index))
-        label = paint(bits, {info.channel: info.index for info in order})
+        painted = sorted(infos, key=lambda info: (PAINT_ORDER[info.kind], info.index))
+        label = paint(bits, {info.channel: info.index for info in painted})
         return {"label": label, "names": {info.index: info.name for info in infos}, "affine": affine}
     raise ValueError(f"output {output!r}: expected label or bits")
 

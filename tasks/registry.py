@@ -187,8 +187,7 @@ def _weights_in(folder: Path, version: ModelVersion) -> Path:
 
 def _lies_here(version: ModelVersion, client: MlflowClient) -> bool:
     """Return whether the artifact store is a folder that this process sees."""
-    found = client.get_model_version(version.name, str(version.version))
-    place = found.source if found.model_id is None else client.get_logged_model(found.model_id).artifact_location
+    place = client.get_model_version_download_uri(version.name, str(version.version))
     return urlsplit(place).scheme in ("", "file")
 
 

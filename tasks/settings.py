@@ -176,17 +176,18 @@ class Settings(BaseSettings):
         "review, whatever DSC is expected.",
     )
 
-    gates: str = Field(
-        "default", description="Gates of a promotion: the name of a file in tasks/gates, or the path of a YAML file."
-    )
-    operator: str | None = Field(
-        None, description="Name written down for decisions, such as a promotion; default the user of the system."
-    )
     cleaning: str = Field(
         "all",
         description="Rules that clean predicted masks: `all`, `none`, or some of `min_size`, `sides`, "
         "`largest_component`, `holes`, `inside_organ`, `includes_lesions`, separated by commas; `-holes` leaves one "
         "out, `-holes:colon` for one class.",
+    )
+
+    gates: str = Field(
+        "default", description="Gates of a promotion: the name of a file in tasks/gates, or the path of a YAML file."
+    )
+    operator: str | None = Field(
+        None, description="Name written down for decisions, such as a promotion; default the user of the system."
     )
 
     @field_validator("cards", "taxonomy")

@@ -35,6 +35,9 @@ from tasks.settings import Settings
 LOCK = "requirements.lock.txt"
 """Artifact of every run: the exact packages it ran with."""
 
+_KIND_OF_PAGE = {"mlflow.experimentKind": "custom_model_development"}
+"""Else MLflow's pages guess, and take evaluations for those of language models."""
+
 _STYLE = (
     "<style>body{font:14px system-ui,sans-serif;margin:16px}table{border-collapse:collapse}"
     "th,td{padding:3px 10px;text-align:right;border-bottom:1px solid #ddd}th{background:#f4f4f4;position:sticky;top:0}"
@@ -70,7 +73,7 @@ def _experiment_id(settings: Settings, kind: str) -> str:
     if match := re.fullmatch(r"sqlite:///(.+)", settings.mlflow_uri):
         location = (Path(match[1]).parent / "artifacts").absolute().as_uri()
     try:
-        return str(mlflow.create_experiment(name, artifact_location=location))
+        return str(mlflow.create_experiment(name, artifact_location=location, tags=_KIND_OF_PAGE))
     except MlflowException:
         # Another process made it in between.
         found = mlflow.get_experiment_by_name(name)

@@ -23,7 +23,7 @@ from models.checkpoint import ModelMetadata, save_checkpoint
 from models.settings import ModelSettings
 from models.text import HashingTextEncoder, embed_classes
 from models.universal import build_model
-from tasks.evaluate import summary_metrics
+from tasks.evaluation_tables import summary_metrics
 from tasks.evidence import ABOUT, EVALUATION_TAG, SCORES
 from tasks.registry import TRAINING_CASES, ModelVersion, checkpoint_digest, fetch_checkpoint, register_checkpoint
 from tasks.settings import Settings

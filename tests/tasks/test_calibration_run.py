@@ -17,7 +17,7 @@ from models.universal import build_model
 from tasks.calibration import Measured
 from tasks.calibration_run import CalibrationOutcome, load_calibration, log_calibration, measure_cases
 from tasks.ingest import ingest_batch, list_source
-from tasks.label_scores import case_quality, seen_in_training, usual_scans
+from tasks.label_scores import case_quality, usual_scans
 from tasks.notices import told
 from tasks.plausibility_reference import human_reference
 from tasks.prediction import case_image
@@ -144,13 +144,6 @@ def test_the_reference_is_of_human_labels_and_leaves_out_whom_it_is_told_to(sett
     assert every.present["liver"] == (4, 4)
     assert human_reference(workspace, without={"btcv/0001"}).present["liver"] == (3, 3)
     assert human_reference(workspace) is every  # computed once for each version of the tables
-
-
-def test_cases_a_model_was_trained_on_are_known_by_id_and_by_set(settings: Settings) -> None:
-    workspace = open_workspace(settings)
-    ids = list(workspace.tables.cases()["case_id"])
-    assert seen_in_training(workspace, ids, ["btcv/0001"]) == {"btcv/0001"}
-    assert seen_in_training(workspace, ids, ["kits/*"]) == {one for one in ids if one.startswith("kits/")}
 
 
 def test_the_settings_name_no_workspace_of_another_process(settings: Settings, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from models.universal import build_model
 from tasks.import_model import import_model
 from tasks.models import list_models, show_model
 from tasks.notices import told
-from tasks.registry import fetch_checkpoint, list_versions, training_cases, version_tags
+from tasks.registry import WEIGHTS, checkpoint_digest, fetch_checkpoint, list_versions, training_cases, version_tags
 from tasks.settings import Settings
 
 
@@ -152,7 +152,8 @@ def test_list_and_show_say_what_a_version_is(settings: Settings, file: Path) -> 
     assert shown["licence_terms"].startswith("non-commercial")
     assert shown["encoder"] == PUBLISHED_ENCODER
     assert shown["source"] == "tiny.pth"
-    assert shown["tags"] == {}  # all of them stand in the checkpoint
+    # all others stand in the checkpoint
+    assert shown["tags"] == {WEIGHTS: checkpoint_digest(fetch_checkpoint(version, settings))}
 
 
 def test_the_commands_print_json_and_tell_the_licence_beside_it(settings: Settings, file: Path) -> None:

@@ -73,11 +73,10 @@ def test_a_run_has_the_strictest_licence_of_its_data_as_tags(settings: Settings)
 
 def test_a_card_before_any_evaluation_says_so(settings: Settings, version: ModelVersion) -> None:
     card = refresh_model_card(version, settings)
-    assert card.startswith(f"# {version.uri}\n\nA `tiny` network")
-    assert "marks 2 organs and lesions in abdominal CT. Made by `train` from 4 cases of 3 data sets" in card
-    assert "Aliases: `challenger`." in card
+    assert card.startswith(f"# {version.uri}\n\nOrgans and lesions in abdominal CT by a `tiny` network with")
+    assert "classes: 2; made by: `train`; data sets: 3; cases: 4; steps: 0; aliases: `challenger`." in card
     limits = section(card, "Limits")
-    assert "**Not evaluated yet**" in limits
+    assert "**Not evaluated on held-out cases**" in limits
     assert "offline stand-in" in limits
     assert "Annotated in fewer than 10 cases: spleen (2)." in limits
     assert "present in no case it learnt from: spleen." in limits
@@ -109,10 +108,10 @@ def test_a_card_after_an_evaluation_shows_figures_with_intervals(settings: Setti
     )
     assert done.exit_code == 0, done.output
     figures = section(done.stdout, "Figures")
-    assert f"On 15 cases of lits, word (test fold), run `{evaluated}`" in figures
+    assert f"On 15 cases of lits, word (held out: test fold), run `{evaluated}`" in figures
     assert "| liver | 0.900 (0.850–0.940) | 0.800 | – | – |" in figures
     assert "Over classes: mean_organ_dsc 0.900." in figures
-    assert f"On ircadb_01, run `{elsewhere}`: mean_organ_dsc 0.700." in figures
+    assert f"Other cases of ircadb_01, run `{elsewhere}`: mean_organ_dsc 0.700." in figures
     limits = section(done.stdout, "Limits")
     assert "Not measured on held-out cases: spleen." in limits
     assert "Not evaluated" not in limits

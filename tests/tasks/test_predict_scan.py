@@ -58,8 +58,8 @@ def expected(image: Volume, weights: Path) -> np.ndarray:
     from models.checkpoint import load_model
 
     found = predict_bits(*load_model(weights), image.array)
-    cleaned = _cleaned(found, image, MODEL.classes)
-    labels = paint(cleaned, {class_info(name).channel: class_info(name).index for name in MODEL.classes})
+    values = {class_info(name).channel: class_info(name).index for name in ("spleen", "liver")}
+    labels = paint(_cleaned(found, image, MODEL.classes), values)
     assert {6, 1} <= set(np.unique(labels))
     return labels
 

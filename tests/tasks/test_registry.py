@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from small_model import checkpoint
+from typer.testing import CliRunner
 
+from flows.cli import app
 from tasks.notices import told
 from tasks.registry import (
     CHAMPION,
@@ -76,3 +78,12 @@ def test_a_version_without_a_digest_is_used_and_said_to_be_unverified(settings: 
         fetch_checkpoint(version, settings)
     assert len(heard) == 1
     assert f"ctfactory models verify {version.version} --record" in heard[0]
+    words = ["models", "verify", str(version.version), "--workspace", str(settings.workspace)]
+    asked = CliRunner().invoke(app, words)
+    assert asked.exit_code != 0
+    assert "--record keeps that" in str(asked.exception)
+    assert CliRunner().invoke(app, [*words, "--record"]).exit_code == 0
+    assert "as registered" in CliRunner().invoke(app, words).output
+    flip_a_bit(fetch_checkpoint(version, settings))
+    changed = CliRunner().invoke(app, [*words, "--record"])  # what is recorded once is never replaced
+    assert isinstance(changed.exception, WeightsChanged)

@@ -22,7 +22,7 @@ from models.train import LAST
 from tasks.ingest import ingest_batch, list_source
 from tasks.metric_queue import MetricQueue
 from tasks.notices import told
-from tasks.patience import does_not_answer, patiently
+from tasks.patience import does_not_answer, first_line, patiently
 from tasks.pending import Registration, RegistrationPending, pending_registrations, register, register_pending
 from tasks.registry import (
     CHALLENGER,
@@ -127,6 +127,7 @@ def test_a_training_outlives_its_mlflow_and_its_model_is_kept_aside(settings: Se
     assert "trained but not registered" in outage.notices[-1]
     assert f"ctfactory models register --pending {outage.trained} " in outage.notices[-1]
     assert outage.refused.exit_code != 0
+    assert "still waits: MLflow at http://127.0.0.1" in str(outage.refused.exception)
     assert pending_registrations(settings) == sorted([outage.trained, outage.ensemble])  # they still wait
 
 
@@ -213,3 +214,8 @@ def test_metrics_arrive_in_order_and_a_training_does_not_wait_for_them(settings:
     assert [(one.step, one.value) for one in sorted(history, key=lambda one: one.step)] == [
         (step, 1 / step) for step in range(1, 1201)
     ]
+
+
+def test_what_is_told_of_an_error_is_one_line_without_a_password() -> None:
+    error = OSError("API request to http://someone:secret@host:5000/api failed\nTraceback ...")
+    assert first_line(error) == "API request to http://host:5000/api failed"
