@@ -25,8 +25,8 @@ BENCHMARKS = (
     "cohort_report",
     "twins",
     "self_training",
-    "report",
     "trouble",
+    "report",
 )
 
 if __name__ == "__main__":

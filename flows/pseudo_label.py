@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
 
 from flows.batches import batch_runner, run_batches
 from flows.run_record import recorded_run
@@ -45,7 +46,15 @@ class PseudoLabelReport:
         return {name: counts[name] for name in OUTCOMES}
 
 
-@flow(name="pseudo-label", flow_run_name="pseudo-label {cohort}", validate_parameters=False, task_runner=batch_runner)
+def _run_name() -> str:
+    """Return the name of the run that begins: with the cohort, or with the file that names it."""
+    given = flow_run.parameters
+    spec = given.get("spec")
+    named = spec.get("cohort") if isinstance(spec, Mapping) else None if spec is None else Path(spec).stem
+    return f"pseudo-label {given.get('cohort') or named}"
+
+
+@flow(name="pseudo-label", flow_run_name=_run_name, validate_parameters=False, task_runner=batch_runner)
 def pseudo_label(
     cohort: str | None = None,
     model: str | Sequence[str] | None = None,

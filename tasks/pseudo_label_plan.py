@@ -16,11 +16,11 @@ from models.postprocess import rules_digest
 from tasks.calibration import Calibration
 from tasks.calibration_run import load_calibration
 from tasks.decide import Bars, bars_of
-from tasks.export import check_formats
+from tasks.export import DICOM_FORMATS, check_formats
 from tasks.licences import LabelLicence, check_profile, strictest
 from tasks.notices import tell
 from tasks.plausibility_reference import HumanReference, human_reference
-from tasks.pseudo_label_spec import PseudoLabelSpec
+from tasks.pseudo_label_spec import ExportSpec, PseudoLabelSpec
 from tasks.settings import Settings, with_values
 from tasks.splits import seen_in_training
 from tasks.teacher import Teacher, cases_seen, fetch_teacher
@@ -124,7 +124,7 @@ def plan_with(
         licence = strictest(case["licence"], teacher.licence, case["non_commercial"])
         check_profile(spec.export.profile, licence, case_id)
         requests.append(PseudoLabelRequest(case, None if trained_on is None else case_id not in seen, licence))
-    check_formats(spec.export.formats)
+    _check_export(spec.export)
     run = LabelRun(
         spec=spec,
         teacher=teacher,
@@ -156,6 +156,19 @@ def require_cases(workspace: Workspace, cohort: str) -> list[dict[str, Any]]:
 def with_spec(settings: Settings, spec: PseudoLabelSpec) -> Settings:
     """Return the settings with what a spec says of cleaning and bars in place of theirs; ValueError for a bad one."""
     return with_values(settings, cleaning=spec.cleaning, accept_dsc=spec.bars.accept, reject_dsc=spec.bars.reject)
+
+
+def _check_export(export: ExportSpec) -> None:
+    """Raise before any work what each case's export would raise after its prediction."""
+    check_formats(export.formats)
+    if export.source is not None and not Path(export.source).is_dir():
+        raise FileNotFoundError(f"export: source: {export.source}: no such folder; give that of the DICOM series")
+    wanted = [name for name in export.formats if name in DICOM_FORMATS]
+    if wanted and export.source is None:
+        raise ValueError(
+            f"export: {', '.join(wanted)} refer to the scan's DICOM series, found no source; give the folder that the "
+            "cohort was ingested from as `export: {source: FOLDER}`"
+        )
 
 
 def _chosen(spec: PseudoLabelSpec, teacher: Teacher) -> tuple[str, ...]:

@@ -288,6 +288,24 @@ def test_a_class_the_model_does_not_have_is_refused(settings: Settings, teacher:
         plan_with(make_spec({"cohort": "clinic", "classes": ["aorta"]}), teacher, settings, ())
 
 
+@pytest.mark.parametrize(
+    ("export", "words"),
+    [
+        ({"formats": ["dicom_seg"]}, "dicom_seg refer to the scan's DICOM series, found no source"),
+        ({"source": "nowhere"}, "source: nowhere: no such folder"),
+        ({"formats": ["nrrd"]}, "'nrrd', expected one of nifti"),
+        ({"profile": "commercial"}, "profile commercial refuses"),
+        ({"profile": "secret"}, "profile 'secret', expected one of research"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused_before_any_work(
+    settings: Settings, teacher: Teacher, export: dict[str, object], words: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError)) as found:
+        plan_with(make_spec({"cohort": "clinic", "export": export}), teacher, settings, ())
+    assert words in str(found.value)
+
+
 def test_a_full_disk_in_export_is_told_and_made_up_once_fixed(
     settings: Settings, teacher: Teacher, predictions: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

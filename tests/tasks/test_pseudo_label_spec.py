@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.pseudo_label_spec import PseudoLabelSpec, make_spec, read_spec, spec_values
 
@@ -31,6 +32,14 @@ def test_a_file_says_all_there_is_to_a_run(tmp_path: Path) -> None:
     assert (spec.export.formats, spec.export.profile) == (("nifti", "seg_nrrd"), "public")
     assert (spec.report.title, spec.report.pictures) == ("Incoming scans", False)
     assert make_spec(spec_values(spec)) == spec  # what is written down with a run is a spec again
+
+
+def test_the_example_of_the_documents_is_a_spec() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "pseudo_label.md").read_text()
+    lines = text[text.index("    cohort: clinic") : text.index("Scheduled,")].splitlines()
+    spec = make_spec(yaml.safe_load("\n".join(line.removeprefix("    ") for line in lines)))
+    assert spec.export.formats == ("nifti", "dicom_seg")
+    assert spec.classes == ("liver", "liver_tumor", "spleen")
 
 
 def test_the_command_line_wins_over_the_file() -> None:
