@@ -42,13 +42,20 @@ def strata_table(scores: pd.DataFrame) -> pd.DataFrame:
     A case whose row does not say is in the stratum `not known`; none is left out.
     """
     scored = scores[~scores["known_absent"].astype(bool)]
-    tables = []
+    tables: list[pd.DataFrame] = []
+    whole: pd.DataFrame | None = None  # a question that parts nothing has the answers of all rows, worked out once
     for kind in STRATA:
         stratum = _stratum(scored, kind)
         inside = scored[stratum.notna()].assign(stratum=stratum.dropna())
-        if len(inside):
+        if inside.empty:
+            continue
+        parts_nothing = len(inside) == len(scored) and inside["stratum"].nunique() == 1
+        if parts_nothing and whole is not None:
+            table = whole.assign(stratum=inside["stratum"].iloc[0])
+        else:
             table = _mean_table(inside, inside, "stratum", figures=("dsc", "nsd"))
-            tables.append(table.drop(columns="not_annotated").assign(by=kind))
+            whole = table if parts_nothing else whole
+        tables.append(table.drop(columns="not_annotated").assign(by=kind))
     if not tables:
         return pd.DataFrame(columns=["by", "stratum", "class_name", "cases", "scored", "both_empty", "dsc", "nsd"])
     together = pd.concat(tables, ignore_index=True)

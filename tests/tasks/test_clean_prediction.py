@@ -16,9 +16,9 @@ from models.settings import ModelSettings
 from models.text import embed_classes, text_encoder
 from models.universal import build_model
 from tasks.prediction import clean_prediction
-from tasks.pseudo_label import annotation_name
-from tasks.registry import ModelVersion
+from tasks.pseudo_label_plan import base_name
 from tasks.settings import Settings
+from tasks.teacher import teacher_of
 
 AFFINE = np.array([[4.0, 0, 0, -40], [0, 4.0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1]])
 SHAPE = (20, 12, 6)
@@ -81,10 +81,9 @@ def test_other_rules_name_another_annotation(tmp_path: Path, monkeypatch: pytest
     embeddings = embed_classes(text_encoder(model.text_encoder), model.prompt, model.classes)
     about = ModelMetadata(model, embeddings.encoder, model.prompt, embeddings.digest)
     weights = save_checkpoint(tmp_path / "model.safetensors", build_model(model, embeddings), about)
-    version = ModelVersion("universal", 3, "run", ())
 
     def named(rules: str) -> str:
-        return annotation_name(version, weights, Settings(cleaning=rules))
+        return base_name(teacher_of([weights]), Settings(cleaning=rules))
 
     assert named("all") == named("all,") != named("-holes")
     (tmp_path / "own.yaml").write_text("classes: [{index: 33, name: cyst, kind: cyst, parents: [spleen]}]")
