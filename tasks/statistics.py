@@ -166,7 +166,7 @@ def bootstrap_auc(
     return Interval(float(wins.mean()), float(low), float(high), patients)
 
 
-def _row_weights(codes: NDArray[np.intp], seed: int, resamples: int) -> Floats:
+def _row_weights(codes: NDArray[np.intp], seed: int, resamples: int) -> NDArray[np.float32]:
     """Return how often each row is drawn, (resamples, rows), when patients are: rows of one patient go together."""
     _, patient = np.unique(codes, return_inverse=True)
     return _times_drawn(int(patient.max()) + 1, seed, resamples)[:, patient]
