@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 from dataclasses import replace
 
+from mlflow.exceptions import MlflowException
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
@@ -13,8 +14,9 @@ from flows.run_record import RunRecord, recorded_run
 from tasks.champion import Mover, note
 from tasks.gate_rules import load_gates
 from tasks.model_card import refresh_model_card_task
+from tasks.notices import tell
 from tasks.promote import Judgement, Promotion, judge_version_task, promote_judged_task, roll_back_task
-from tasks.registry import alias_version, model_version
+from tasks.registry import ModelVersion, alias_version, model_version
 from tasks.report import markdown_table
 from tasks.settings import Settings
 
@@ -49,7 +51,7 @@ def promote(
         _count(record, decision)
         _show(judged, decision.reason)
         if decision.promoted:
-            refresh_model_card_task(version, settings)
+            _refresh_card(version, settings)
         return decision
 
 
@@ -66,6 +68,14 @@ def rollback(settings: Settings | None = None, who: str | None = None, why: str 
         _count(record, decision)
         create_markdown_artifact(f"# {decision.model.uri}\n\n{decision.reason}", key="rollback")
         return decision
+
+
+def _refresh_card(version: ModelVersion, settings: Settings) -> None:
+    """Write the card anew; the champion has moved already, so a card that cannot be written is only told."""
+    try:
+        refresh_model_card_task(version, settings)
+    except (MlflowException, LookupError, OSError, ValueError) as problem:
+        tell(f"{version.uri}: its card was not written ({problem}); `ctfactory models card {version.version}` does")
 
 
 def _ask(judged: Judgement, settings: Settings, mover: Mover) -> Promotion | None:
