@@ -13,9 +13,10 @@ from flows.approval import Approval, wait_for_approval
 from flows.run_record import RunRecord, recorded_run
 from tasks.champion import Mover, note
 from tasks.gate_rules import load_gates
+from tasks.judgement import Judgement, judge_version_task
 from tasks.model_card import refresh_model_card_task
 from tasks.notices import tell
-from tasks.promote import Judgement, Promotion, judge_version_task, promote_judged_task, roll_back_task
+from tasks.promote import Promotion, promote_judged_task, roll_back_task
 from tasks.registry import ModelVersion, alias_version, model_version
 from tasks.report import markdown_table
 from tasks.settings import Settings

@@ -43,6 +43,11 @@ class Gate:
         return f"{self.gate}: {self.value}, needed {self.bar}{remark}"
 
 
+def gate_table(gates: Sequence[Gate]) -> pd.DataFrame:
+    """Return one row a gate."""
+    return pd.DataFrame([gate.row() for gate in gates], columns=["gate", "value", "bar", "verdict", "remark"])
+
+
 def bar_gates(scores: pd.DataFrame, rules: GateRules, min_ml: float) -> Iterator[Gate]:
     """Yield a gate for every bar of every class group.
 

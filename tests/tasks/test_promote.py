@@ -30,7 +30,8 @@ from tasks.champion import DONE_TAG, PREVIOUS, Mover, move_champion, moves, sett
 from tasks.evidence import EVALUATION_TAG, SCORES
 from tasks.gate_rules import load_gates
 from tasks.gates import number_gate
-from tasks.promote import Judgement, Promotion, judge_version, promote_judged, promote_version, roll_back
+from tasks.judgement import Judgement, judge_version
+from tasks.promote import Promotion, promote_judged, promote_version, roll_back
 from tasks.registry import (
     CHAMPION,
     WEIGHTS,
