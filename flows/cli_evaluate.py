@@ -98,15 +98,12 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
 
 def _print_tables(report: EvaluateReport) -> None:
     from flows.console import console, print_table
-    from tasks.evaluation_tables import shown
+    from tasks.evaluation_tables import brief_classes, brief_detection, shown
 
     evaluation, protocol = report.evaluation, report.protocol
-    brief = ["dataset", "class_name", "cases", "scored", "both_empty", "not_annotated", "dsc", "nsd", "hd95_mm"]
-    lesions = ["class_name", "positives", "negatives", "sensitivity", "specificity", "f1"]
-    lesions += ["lesions", "lesions_found", "false_lesions", "auc"]
     tables = [
-        ("Per data set and class, 95 % intervals over patients", shown(evaluation.classes)[brief]),
-        ("Lesion detection per patient, and lesion by lesion", shown(evaluation.detection)[lesions]),
+        ("Per data set and class, 95 % intervals over patients", brief_classes(evaluation.classes)),
+        ("Lesion detection per patient", brief_detection(evaluation.detection)),
     ]
     if evaluation.comparison is not None:
         tables.append(("Side by side: a is this model", evaluation.comparison))

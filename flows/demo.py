@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flows.console import console, print_json, print_table
 from flows.factory import FactoryReport
+from tasks.evaluation_tables import brief_classes, brief_detection
 from tasks.miniatures import EXTERNAL_COHORT
 from tasks.settings import Settings
 
@@ -64,14 +65,11 @@ def print_demo(report: FactoryReport, settings: Settings, *, as_json: bool) -> N
             for first, second in zip(report.first_ingest, report.second_ingest, strict=True)
         ],
     )
-    print_table(
-        "Held-out cases, per data set and class",
-        list(evaluation.classes.columns),
-        evaluation.classes.to_numpy().tolist(),
-    )
-    print_table(
-        "Lesion detection per patient", list(evaluation.detection.columns), evaluation.detection.to_numpy().tolist()
-    )
+    for title, table in (
+        ("Held-out cases, per data set and class", brief_classes(evaluation.classes)),
+        ("Lesion detection per patient", brief_detection(evaluation.detection)),
+    ):
+        print_table(title, list(table.columns), table.to_numpy().tolist())
     print_table(
         "Summary",
         ("figure", "value"),

@@ -211,6 +211,16 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=table.index)
 
 
+def brief_classes(classes: pd.DataFrame) -> pd.DataFrame:
+    """Return what a terminal has room for of `class_table`."""
+    return shown(classes)[["dataset", "class_name", "scored", "dsc", "nsd"]]
+
+
+def brief_detection(detection: pd.DataFrame) -> pd.DataFrame:
+    """Return what a terminal has room for of `detection_table`."""
+    return shown(detection)[["class_name", "positives", "negatives", "sensitivity", "specificity", "f1"]]
+
+
 def _interval_text(mean: float, low: float, high: float) -> str:
     if not np.isfinite(mean):
         return "–"
