@@ -92,8 +92,9 @@ def bootstrap_mean_of_means(
 ) -> Interval:
     """Return the mean of the columns' means of values (n, M), with its 95 % interval over resampled patients.
 
-    Columns are classes: each counts alike, however many patients it was scored in. In a resample without a value of a
-    class the mean is that of the others. n: patients with any value.
+    Columns are classes: each counts alike, however many patients it was scored in. A resample without a value of a
+    class takes the class's mean: leaving the class out would shift the mean towards classes scored more often. n:
+    patients with any value.
     """
     sums, counts = _per_patient(values, groups)
     some, scored = counts.any(axis=0), counts.any(axis=1)
@@ -101,12 +102,14 @@ def bootstrap_mean_of_means(
     if n == 0:
         return _nothing(0)
     sums, counts = sums[np.ix_(scored, some)], counts[np.ix_(scored, some)]
-    mean = float((sums.sum(axis=0) / counts.sum(axis=0)).mean())
+    means = sums.sum(axis=0) / counts.sum(axis=0)
+    mean = float(means.mean())
     if n == 1:
         return Interval(mean, float("nan"), float("nan"), 1)
     times = _times_drawn(n, seed, resamples)
     total, weight = times @ sums.astype(np.float32), times @ counts.astype(np.float32)
-    draws = np.nanmean(np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0), axis=1)
+    filled = np.broadcast_to(means.astype(np.float32), total.shape).copy()
+    draws = np.divide(total, weight, out=filled, where=weight > 0).mean(axis=1)
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(draws, [tail, 100 - tail])
     return Interval(mean, float(low), float(high), n)
