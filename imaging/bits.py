@@ -39,6 +39,17 @@ def empty_bits(shape: Sequence[int], n_classes: int, order: Literal["C", "F"] = 
     return np.zeros((words, *shape), dtype=np.uint32)
 
 
+def widened(bits: Bits, n_classes: int) -> Bits:
+    """Return `bits` (W, X, Y, Z) with words for at least `n_classes`; bits that have them are returned as they are.
+
+    Masks stored before the class table grew have fewer words than those made today.
+    """
+    missing = words_for(n_classes) - len(bits)
+    if missing <= 0:
+        return bits
+    return np.concatenate([bits, np.zeros((missing, *bits.shape[1:]), dtype=np.uint32)])
+
+
 def set_channel(bits: Bits, channel: int, mask: NDArray[np.bool_]) -> None:
     """Set `channel` where `mask` (X, Y, Z) is true, in place; voxels already set stay set."""
     word, bit = _address(bits, channel)

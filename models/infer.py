@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ from models.infer_network import Network, Query, Say, is_out_of_memory
 from models.infer_progress import Meter, Reporter
 from models.infer_scan import ArrayScan, Scan, not_air, read_slabs
 from models.infer_windows import Box, WindowGrid, gaussian_weight
-from models.postprocess import Cleaned
 from models.sampling import window_hu
 from models.scores import MOST_VARIANTS, Agreement, SurfaceEntropy
 from models.settings import ModelSettings, Precision
 from models.universal import UniversalModel
+
+if TYPE_CHECKING:
+    from models.postprocess import Cleaned  # only named here: prediction needs none of cleaning's libraries
 
 Sink = Callable[[Box, Bits], None]
 """Takes the class bits (W, x, y, z) of one finished slab, and where they lie in the scan."""

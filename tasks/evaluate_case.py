@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from datasets_registry.taxonomy import class_info, class_names, same_finding
-from imaging.bits import Bits, empty_bits, get_channel, set_channel
+from imaging.bits import Bits, empty_bits, get_channel, set_channel, widened
 from imaging.metrics import match_lesions, score_bits
 from models.checkpoint import read_metadata
 from models.infer_progress import PredictionProgress
@@ -133,8 +133,7 @@ def truth_bits(workspace: Workspace, labels: pd.DataFrame, shape: tuple[int, ...
     """Return the annotated masks of a case, (W, X, Y, Z), from as many annotations as the label rows name."""
     if labels["annotation"].nunique() == 1:
         first = row_dicts(labels)[0]
-        only: Bits = workspace.lake.open_bits(first, first["annotation"]).read()
-        return only
+        return widened(workspace.lake.open_bits(first, first["annotation"]).read(), len(class_names()))
     truth = empty_bits(shape, len(class_names()))
     for annotation, rows in labels.groupby("annotation"):
         bits = workspace.lake.open_bits(row_dicts(rows)[0], str(annotation)).read()
@@ -150,7 +149,7 @@ def _scored(request: CaseRequest, annotated: list[str], truth: Bits, masks: Mask
     absent = [name for name in case["tumour_free"] if name in known and name not in annotated]
     x, y, z = (float(value) for value in case["spacing_mm"])
     channels = [class_info(name).channel for name in drawn]
-    found = score_bits(truth, masks.bits, channels, (x, y, z), settings.nsd_tolerance_mm)
+    found = score_bits(truth, widened(masks.bits, len(class_names())), channels, (x, y, z), settings.nsd_tolerance_mm)
     about = {"case_id": case["case_id"], "dataset": case["dataset"]}
     strata = strata_of(case)
     rows, lesions = [], []

@@ -99,7 +99,8 @@ def mirror_flag(rows: Mapping[str, Row]) -> str | None:
 
     The first where most of what lies on one side was found on the other. But a network that has learnt sides finds a
     spleen where it should be, whatever lies there: on a mirrored scan, the liver. So the second where the middle of
-    liver and spleen taken together lies left of the body's, and the spleen is more than half as large as the liver.
+    liver and spleen taken together lies left of the body's, and either the liver's own does too or the spleen is more
+    than half as large as the liver.
     """
     pairs = [*RIGHT_OF, *((one.name, one.mirror) for one in all_classes() if one.side == "right" and one.mirror)]
     x = {name: float(row["centroid_mm"][0]) for name, row in rows.items() if _is_seen(row)}
@@ -123,11 +124,12 @@ def _bulk_flag(rows: Mapping[str, Row]) -> str | None:
     middle = sum(float(rows[name]["centroid_mm"][0]) for name in beside) / 2
     total = float(liver["ml"] + spleen["ml"])
     bulk = sum(float(row["ml"]) * float(row["centroid_mm"][0]) for row in (liver, spleen)) / total - middle
-    if bulk >= 0 or spleen["ml"] <= LARGE_SPLEEN * liver["ml"]:
+    liver_is_left = float(liver["centroid_mm"][0]) < middle
+    if bulk >= 0 or not (liver_is_left or spleen["ml"] > LARGE_SPLEEN * liver["ml"]):
         return None
     return (
-        f"mirrored_perhaps: liver ({liver['ml']:.0f} ml) and spleen ({spleen['ml']:.0f} ml) together lie "
-        f"{-bulk:.0f} mm left of the body's middle, usual right of it: the scan is mirrored, or the spleen very large"
+        f"mirrored_perhaps: liver ({liver['ml']:.0f} ml) and spleen ({spleen['ml']:.0f} ml) together lie {-bulk:.0f} "
+        "mm left of the body's middle, usual right of it: the scan may be mirrored, or the spleen very large"
     )
 
 

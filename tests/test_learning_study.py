@@ -279,7 +279,7 @@ def test_running_needs_none_of_the_lakes_libraries():
     code = (
         "import sys, benchmarks.learning_pool, benchmarks.learning_timing;"
         "print(sorted({'monai', 'zarr', 'nibabel', 'SimpleITK', 'deltalake', 'pydantic_settings', 'prefect', 'mlflow',"
-        " 'edt', 'dask', 'catalog', 'tasks'} & {name.split('.')[0] for name in sys.modules}))"
+        " 'dask', 'catalog', 'tasks'} & {name.split('.')[0] for name in sys.modules}))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert found.stdout.strip() == "[]"

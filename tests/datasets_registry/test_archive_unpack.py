@@ -228,7 +228,7 @@ def test_a_run_killed_in_the_middle_leaves_nothing_visible_and_the_next_one_is_c
 
 
 def test_a_killed_worker_is_no_fault_of_the_archive(tmp_path: Path) -> None:
-    archive = zip_of(tmp_path / "set.zip", {f"{number}": os.urandom(2000) for number in range(40)})
+    archive = zip_of(tmp_path / "set.zip", {f"{number}": os.urandom(2000) for number in range(400)})
     killed = run_killed(archive, tmp_path / "out", "worker")
     assert "ChildProcessError: set.zip: the unpacking process was killed by signal 9" in killed.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.bits import channel_boxes, count_voxels, empty_bits, get_channel, pack, set_channel, words_for
+from imaging.bits import channel_boxes, count_voxels, empty_bits, get_channel, pack, set_channel, widened, words_for
 
 
 def test_channel_33_is_the_first_bit_of_the_second_word() -> None:
@@ -69,3 +69,12 @@ def test_boxes_of_all_channels(order: Literal["C", "F"]) -> None:
         32: (1, 0, 3, 2, 1, 4),
     }
     assert channel_boxes(empty_bits((3, 4, 5), 33, order)) == {}
+
+
+def test_bits_of_a_smaller_class_table_get_empty_words() -> None:
+    bits = np.full((1, 2, 3, 4), 5, dtype=np.uint32)
+    wide = widened(bits, 33)
+    assert wide.shape == (2, 2, 3, 4)
+    assert (wide[0] == 5).all()
+    assert not wide[1].any()
+    assert widened(bits, 32) is bits

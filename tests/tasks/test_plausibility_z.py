@@ -156,6 +156,12 @@ def test_a_spleen_where_the_liver_lies_is_perhaps_a_mirrored_scan() -> None:
     assert flag is not None
     assert flag.startswith("mirrored_perhaps: liver (800 ml) and spleen (800 ml) together lie ")
     assert mirror_flag(case_rows(99, spleen={"ml": 700.0})) is None
+    # Or with the liver where it lies in truth, which is left of the middle, and a small spleen.
+    rows = case_rows(99)
+    y, z = rows["liver"]["centroid_mm"][1:]
+    left = mirror_flag({**rows, "liver": {**rows["liver"], "centroid_mm": [-30.0, y, z]}})
+    assert left is not None
+    assert left.startswith("mirrored_perhaps: ")
 
 
 def test_scores_of_a_case_join_what_the_network_and_the_masks_say(
