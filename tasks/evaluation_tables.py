@@ -17,7 +17,11 @@ SLICE_MM = (1.5, 3.0, 5.0)
 LESION_ML = (1.0, 10.0)
 STRATA = ("role", "slices", "lesion size", "contrast", "scanner")
 SURFACES = ("hd95_mm", "asd_mm")
-_ORDER = {info.name: info.index for info in all_classes()}
+
+
+def _order() -> dict[str, int]:
+    """Return the place of each class, one's own among them, which a constant of the module would miss."""
+    return {info.name: info.index for info in all_classes()}
 
 
 def class_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -107,7 +111,7 @@ def _mean_table(scored: pd.DataFrame, every: pd.DataFrame, key: str, figures: Se
     if table.empty:
         columns = [key, "class_name", "cases", "scored", "both_empty", "not_annotated", "surfaces"]
         return pd.DataFrame(columns=[*columns, *(f + e for f in figures for e in ("", "_low", "_high"))])
-    order = table["class_name"].map(_ORDER)
+    order = table["class_name"].map(_order())
     return table.assign(order=order).sort_values([key, "order"]).drop(columns="order").reset_index(drop=True)
 
 
@@ -130,7 +134,7 @@ def generalisation_table(scores: pd.DataFrame) -> pd.DataFrame:
             row |= {f"organ_{figure}": interval.mean}
             row |= {f"organ_{figure}_low": interval.low, f"organ_{figure}_high": interval.high}
         means = part.groupby("class_name")["dsc"].mean()
-        rows.append(row | {name: means[name] for name in sorted(means.index, key=_ORDER.__getitem__)})
+        rows.append(row | {name: means[name] for name in sorted(means.index, key=_order().__getitem__)})
     return pd.DataFrame(rows)
 
 
@@ -164,7 +168,7 @@ def comparison_table(a: pd.DataFrame, b: pd.DataFrame, figure: str = "dsc") -> p
                 "p_wilcoxon": found.p_wilcoxon,
             }
         )
-    table = pd.DataFrame(rows).sort_values("class_name", key=lambda names: names.map(_ORDER)).reset_index(drop=True)
+    table = pd.DataFrame(rows).sort_values("class_name", key=lambda names: names.map(_order())).reset_index(drop=True)
     return table.assign(p_holm=holm(table["p_wilcoxon"].to_numpy()))
 
 
