@@ -119,9 +119,10 @@ def _card(meaning: Mapping[int, str]) -> Card:
     by_name = {value.classes[0]: value for value in local.labels.values()}
     labels = {value: by_name.get(name, LabelValue(name=name, classes=(name,))) for value, name in meaning.items()}
     reached = {name for value in labels.values() for name in (*value.classes, *(value.split or ()))}
-    return local.model_copy(
-        update={"labels": labels, "annotated_classes": tuple(i.name for i in all_classes() if i.name in reached)}
-    )
+    fields = {field: getattr(local, field) for field in Card.model_fields}
+    fields |= {"labels": labels, "annotated_classes": tuple(i.name for i in all_classes() if i.name in reached)}
+    # a new card, for a copy would keep what `local` has worked out of its own values
+    return Card.model_construct(**fields)
 
 
 def _midline(lake: Lake, case: Mapping[str, Any], label: Volume) -> Any:

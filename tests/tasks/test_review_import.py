@@ -13,6 +13,7 @@ from dicom_label_files import Frame, write_seg
 
 from catalog import queries
 from catalog.label_decisions import restore, retract
+from datasets_registry.cards import load_card
 from datasets_registry.taxonomy import all_classes, class_info
 from imaging.bits import empty_bits, get_channel
 from imaging.dicom_write import write_series
@@ -200,6 +201,7 @@ def test_overlapping_segments_of_a_dicom_segmentation_stay_whole(workspace: Work
 
 
 def test_names_beside_a_nifti_tell_its_values(workspace: Workspace, tmp_path: Path) -> None:
+    assert load_card("local").value_names[6] == "liver"  # as after an ingest in the same process
     file = _nifti(tmp_path / "m.nii.gz", value=77)
     with pytest.raises(BadInput, match="label value 77"):
         import_mask(workspace, "ward/1", file, ["liver"], **WHO)
