@@ -92,7 +92,9 @@ def promotions(workspace: Workspace = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found.to_dict("records"))
         return
-    shown = found[[*MOVE_COLUMNS, "flow_run_id"]]
+    shown = found[[*MOVE_COLUMNS, "flow_run_id"]].assign(
+        committed_at=found["committed_at"].dt.strftime("%Y-%m-%d %H:%M")
+    )
     print_table(settings.model_name, list(shown.columns), shown.astype(object).to_numpy().tolist())
 
 
