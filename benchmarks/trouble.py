@@ -27,7 +27,7 @@ from flows.local_server import prefect_api
 from models.checkpoint import read_metadata
 from tasks.calibration import Calibration
 from tasks.calibration_run import load_calibration
-from tasks.case_rows import label_rows
+from tasks.case_rows import unwritten_rows
 from tasks.decide import Decision, bars_of, case_decision, decide
 from tasks.ingest import ingest_batch, list_source
 from tasks.label_scores import case_quality, score_labels
@@ -85,15 +85,7 @@ def judge_case(
     """
     known = [name for name in trained_classes(read_metadata(checkpoint)) if not class_info(name).is_lesion]
     prediction, image = predict_case(workspace, case, checkpoint, known), case_image(workspace, case)
-    rows = label_rows(
-        prediction.bits,
-        image,
-        known,
-        case={"case_id": case["case_id"], "ingest_key": case["ingest_key"]},
-        annotation="",
-        sampled_voxels=0,
-        provenance=lambda _: {},
-    )
+    rows = unwritten_rows(prediction.bits, image, known, case)
     quality = case_quality(workspace, case, image)
     scores = score_labels(rows, prediction, reference, quality)
     bars = bars_of(workspace.settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from datasets_registry.taxonomy import class_info, class_names
 from imaging.bits import WORD_BITS, Bits, empty_bits, words_for
 from models.checkpoint import ModelMetadata
+from models.cleaned import Cleaned
 from models.infer_network import Network, Query, Say, is_out_of_memory
 from models.infer_progress import Meter, Reporter
 from models.infer_scan import ArrayScan, Scan, not_air, read_slabs
@@ -23,9 +24,6 @@ from models.sampling import window_hu
 from models.scores import MOST_VARIANTS, Agreement, SurfaceEntropy
 from models.settings import ModelSettings, Precision
 from models.universal import UniversalModel
-
-if TYPE_CHECKING:
-    from models.postprocess import Cleaned  # only named here: prediction needs none of cleaning's libraries
 
 Sink = Callable[[Box, Bits], None]
 """Takes the class bits (W, x, y, z) of one finished slab, and where they lie in the scan."""

@@ -23,6 +23,7 @@ from models.clean_evidence import odd_sides
 from models.clean_inside import Counts, bring_back, take_outside
 from models.clean_rules import Sets, holes, largest_component, min_size, sides
 from models.clean_sheet import Sheet
+from models.cleaned import Cleaned
 
 CLEANING_VERSION = "1"
 """Part of every digest of rules: raise it when a rule does something else."""
@@ -42,22 +43,6 @@ ON_REGIONS: dict[str, Callable[[Sheet, Sequence[ClassInfo]], Sets]] = {
 }
 
 ALL_RULES = RuleSwitches()
-
-
-@dataclass(frozen=True, eq=False)
-class Cleaned:
-    """Cleaned bits (W, X, Y, Z), and what became of each class.
-
-    removed, added: per class name the voxels that went and came in all, where there were any. record: per class name
-    one entry a rule that changed something, `{"rule": "largest_component", "removed": 120, "added": 0}`, in the order
-    of the rules; what one rule takes another may give back. remarks: what could not be done, in words.
-    """
-
-    bits: Bits
-    removed: dict[str, int]
-    added: dict[str, int]
-    record: dict[str, list[dict[str, str | int]]]
-    remarks: tuple[str, ...] = ()
 
 
 def clean(

@@ -21,9 +21,9 @@ from models.checkpoint import read_metadata
 from models.infer_network import default_precision
 from tasks.calibration import Calibration, Measured, cross_validated, fit
 from tasks.calibration_picture import reliability_plot
-from tasks.case_rows import label_rows
+from tasks.case_rows import unwritten_rows
 from tasks.label_scores import case_quality, score_labels
-from tasks.lost import Lost
+from tasks.lost import require_all
 from tasks.map_cases import map_cases
 from tasks.notices import tell
 from tasks.plausibility_reference import HumanReference
@@ -71,15 +71,7 @@ def measure_case(request: CalibrationRequest, settings: Settings) -> list[Measur
     labels = workspace.tables.labels(case_ids=[case["case_id"]], state="annotated", at_versions=versions)
     prediction = predict_case(workspace, case, request.checkpoint)
     image = case_image(workspace, case)
-    rows = label_rows(
-        prediction.bits,
-        image,
-        known,
-        case={"case_id": case["case_id"], "ingest_key": case["ingest_key"]},
-        annotation="",
-        sampled_voxels=0,
-        provenance=lambda _: {},
-    )
+    rows = unwritten_rows(prediction.bits, image, known, case)
     scores = score_labels(rows, prediction, request.reference, case_quality(workspace, case, image, versions))
     found: dict[str, float | None] = {}
     for annotation, rows_of in labels.groupby("annotation", observed=True):
@@ -111,13 +103,12 @@ def measure_cases(
         settings,
         CaseProgress("calibrate", len(requests)),
     )
-    lost = [item for item in results if isinstance(item, Lost)]
-    if lost:
-        raise RuntimeError(
-            f"{lost[0].case.case['case_id']}: {lost[0].found} ({lost[0].reason}, {lost[0].tries} tries), and "
-            f"{len(lost) - 1} more; give workers more memory or time, or calibrate without CTFACTORY_DASK_ADDRESS"
-        )
-    return [one for of_case in results if not isinstance(of_case, Lost) for one in of_case]
+    done = require_all(
+        results,
+        lambda request: str(request.case["case_id"]),
+        "give workers more memory or time, or calibrate without CTFACTORY_DASK_ADDRESS",
+    )
+    return [one for of_case in done for one in of_case]
 
 
 def log_calibration(

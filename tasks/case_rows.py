@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,3 +116,18 @@ def label_rows(
             }
         )
     return rows
+
+
+def unwritten_rows(
+    bits: NDArray[np.uint32], image: Volume, class_names: Sequence[str], case: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the figures of `label_rows` for masks that are judged but not stored: no annotation, nothing sampled."""
+    return label_rows(
+        bits,
+        image,
+        class_names,
+        case={"case_id": case["case_id"], "ingest_key": case["ingest_key"]},
+        annotation="",
+        sampled_voxels=0,
+        provenance=lambda _: {},
+    )

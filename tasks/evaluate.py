@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from tasks.evaluate_case import LESION_COLUMNS, SCORE_COLUMNS, CaseRequest, evaluate_case
-from tasks.lost import Lost
+from tasks.lost import require_all
 from tasks.map_cases import map_cases
 from tasks.prefect_task import as_task
 from tasks.progress import CaseProgress
@@ -40,14 +40,12 @@ def evaluate_cases(cases: pd.DataFrame, checkpoint: Path, weights: str, settings
         settings,
         CaseProgress("evaluate", len(requests)),
     )
-    lost = [item for item in results if isinstance(item, Lost)]
-    if lost:
-        raise RuntimeError(
-            f"{lost[0].case.case['case_id']}: {lost[0].found} ({lost[0].reason}, {lost[0].tries} tries), and "
-            f"{len(lost) - 1} more; a score over the other cases would not be the model's: give workers more memory or "
-            "time, or evaluate without CTFACTORY_DASK_ADDRESS"
-        )
-    done = [item for item in results if not isinstance(item, Lost)]
+    done = require_all(
+        results,
+        lambda request: str(request.case["case_id"]),
+        "a score over the other cases would not be the model's: give workers more memory or time, or evaluate without "
+        "CTFACTORY_DASK_ADDRESS",
+    )
     return CohortScores(
         pd.DataFrame([row for item in done for row in item.rows], columns=list(SCORE_COLUMNS)),
         pd.DataFrame([row for item in done for row in item.lesions], columns=list(LESION_COLUMNS)),

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from datasets_registry.class_rules import rule_switches
 from datasets_registry.taxonomy import class_info
 from imaging.bits import Bits, empty_bits, get_channel, set_channel
-from models.postprocess import Cleaned, clean
+from models.cleaned import Cleaned
+from models.postprocess import clean
 
 Boxes = Sequence[tuple[slice, slice, slice]]
 

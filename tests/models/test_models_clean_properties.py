@@ -12,7 +12,8 @@ from datasets_registry.class_rules import RULES, RuleSwitches
 from datasets_registry.taxonomy import ClassInfo, all_classes
 from imaging.bits import Bits, empty_bits, get_channel, set_channel
 from imaging.components import count_components
-from models.postprocess import Cleaned, clean
+from models.cleaned import Cleaned
+from models.postprocess import clean
 
 OWN = (
     ClassInfo(33, "lobe", "lobe", "organ", (0, 1), (0, 1), "#000000", 1, parents=("liver",), margin_mm=4, holes=True),

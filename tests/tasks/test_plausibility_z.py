@@ -11,8 +11,8 @@ import pytest
 
 from imaging.scan_quality import ScanQuality, scan_quality
 from imaging.volume import Volume
+from models.cleaned import Cleaned
 from models.infer import Prediction, Scores
-from models.postprocess import Cleaned
 from tasks.label_scores import _original_spacing, score_labels
 from tasks.plausibility_reference import FLOORS, HumanReference, summarise
 from tasks.plausibility_z import mirror_flag, missing_organs, robust_z
