@@ -113,8 +113,8 @@ class Job:
 def all_jobs(study: Study, seeds: Sequence[int] = SEEDS) -> list[Job]:
     """Return all jobs, claim by claim, so that a stop leaves whole claims behind."""
     arms = list(arms_of(study))
-    first, tail, single = arms[:4], arms[4:7], arms[7:]
-    return [Job(arm, seed) for group in (first, tail, single) for seed in seeds for arm in group]
+    partial, single, tail, extended, shown = arms[:3], arms[7:], arms[4:6], arms[3:4], arms[6:7]
+    return [Job(arm, seed) for group in (partial, single, tail, extended, shown) for seed in seeds for arm in group]
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,15 @@ class Backbone(nn.Module):
 
     deepest: (B, deep_channels, x, y, z), what the image half of the controller sees. last: (B, last_channels, X, Y, Z).
     Both widths are multiples of 16 (the model normalises in 16 groups). multiple: X, Y and Z must be divisible by it.
-    memory_format: the layout in which its convolutions run fastest.
+    memory_format: the layout in which its convolutions run fastest. halves: whether it predicts in half precision as it
+    is, with `models.half_ops`; others are run under autocast.
     """
 
     deep_channels: ClassVar[int]
     last_channels: ClassVar[int]
     multiple: ClassVar[int]
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    halves: ClassVar[bool] = False
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (deepest, last) features of `x` (B, 1, X, Y, Z)."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.backbone_base import Backbone
+from models.half_ops import in_half, join
 from models.volume_ops import convolve, convolve_joined, frugal, normalise_
 from models.window_attention import group_windows, hidden_maps
 
@@ -56,6 +57,7 @@ class SwinUnetrBackbone(Backbone):
     deep_channels = 16 * FEATURES
     last_channels = FEATURES
     multiple = 32
+    halves = True
 
     swinViT: nn.Module
     encoder1: nn.Module
@@ -106,6 +108,10 @@ def _join(part: UnetrUpBlock, low: Tensor, skip: Tensor) -> Tensor:
     """Return what `part` makes of `low` and `skip`; see `_encode`."""
     block: UnetResBlock = part.conv_block
     up = part.transp_conv.conv
+    if in_half(low):
+        joined = join(low, up, skip)
+        aside = convolve(joined, block.conv3.conv.weight, padding=0)
+        return _finish(block, convolve(joined, block.conv1.conv.weight), aside)
     first = convolve_joined(low, up, skip, block.conv1.conv.weight, None)
     aside = convolve_joined(low, up, skip, block.conv3.conv.weight, None, padding=0)
     return _finish(block, first, aside)
@@ -115,9 +121,7 @@ def _finish(block: UnetResBlock, first: Tensor, aside: Tensor) -> Tensor:
     """Return the rest of a residual block after its first convolution; `aside`: what is added at its end."""
     eps = block.norm1.eps
     second = convolve(normalise_(first, None, None, eps, SLOPE), block.conv2.conv.weight)
-    second = normalise_(second, None, None, eps)
-    second += normalise_(aside, None, None, eps) if block.downsample else aside
-    return functional.leaky_relu_(second, SLOPE)
+    return normalise_(second, None, None, eps, SLOPE, beside=aside, beside_too=block.downsample)
 
 
 def published_swin_unetr() -> SwinUnetrBackbone:

@@ -84,6 +84,7 @@ class UNetBackbone(Backbone):
     deep_channels = 512
     last_channels = 64
     multiple = 8
+    halves = True
 
     def __init__(self) -> None:
         super().__init__()

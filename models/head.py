@@ -6,13 +6,13 @@ cache-sized chunks, and training recomputes the hidden layers instead of keeping
 
 from __future__ import annotations
 
-import functools
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from models.gpu_kernels import gpu_kernels
 
 WIDTH = 8
 PARAMETERS = WIDTH * WIDTH + WIDTH * WIDTH + WIDTH + WIDTH + WIDTH + 1
@@ -138,19 +138,6 @@ def _class_products(gradient: Tensor, inputs: Tensor) -> Tensor:
     return whole.view(*gradient.shape[:2], *inputs.shape[:2]).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
 
-@functools.cache
-def _kernel() -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Return the head as one GPU kernel, or None, with a warning, where it cannot be built."""
-    try:
-        from models.head_triton import head_kernel  # Triton comes with the CUDA builds of PyTorch only
-
-        head_kernel(torch.zeros(1, WIDTH, 1, device="cuda"), torch.zeros(1, 1, PARAMETERS, device="cuda"))
-    except Exception as error:  # whatever Triton or its compiler lack, the matrix form gives the same logits
-        logging.getLogger(__name__).warning("head: no GPU kernel (%s); the slower matrix form is used", error)
-        return None
-    return head_kernel
-
-
 def head_logits(features: Tensor, parameters: Tensor, wanted: Tensor | None = None) -> Tensor:
     """Return logits (B, C, N) of `features` (B, 8, N) under one small network per class, `parameters` (B, C, 153).
 
@@ -158,9 +145,10 @@ def head_logits(features: Tensor, parameters: Tensor, wanted: Tensor | None = No
     float32, whatever the inputs were; the sum over voxels in a gradient would lose digits in half precision.
     """
     if features.is_cuda and wanted is None and not torch.is_grad_enabled():
-        kernel = _kernel()
-        if kernel is not None:
-            return kernel(features, parameters)
+        kernels = gpu_kernels("head_triton")
+        if kernels is not None:
+            found: Tensor = kernels.head_kernel(features, parameters)
+            return found
     with torch.autocast(device_type=features.device.type, enabled=False):
         layers = [layer.contiguous() for layer in split_parameters(parameters.float())]
         logits: Tensor = _Head.apply(features.float().contiguous(), wanted, *layers)  # type: ignore[no-untyped-call]

@@ -69,3 +69,8 @@ def head_kernel(features: Tensor, parameters: Tensor) -> Tensor:
     logits = torch.empty(batch, classes, voxels, device=features.device)
     _head[(triton.cdiv(voxels, BLOCK), batch)](features, parameters, logits, voxels, classes, SIZE=BLOCK)
     return logits
+
+
+def try_out() -> None:
+    """Build and run the kernel; raises whatever stops it."""
+    head_kernel(torch.zeros(1, 8, 1, device="cuda"), torch.zeros(1, 1, PARAMETERS, device="cuda"))

@@ -209,14 +209,17 @@ class Predictor:
         sums = _Sums(grid, len(query), network)
         air: Tensor | None = None
         for number, slab in enumerate(read_slabs(scan, grid)):
-            values = window_hu(np.ascontiguousarray(slab), self.settings.hu_window).to(network.device)
+            # in the order it has in memory, before it is widened: turning round and widening is for the device
+            raw = torch.as_tensor(np.asarray(slab, order="A")).to(network.device)
+            values = window_hu(raw, self.settings.hu_window)
             todo = [box for box, is_busy in zip(grid.windows, busy[number], strict=True) if is_busy]
             for box, logits in network.logits(values, todo, query):  # (C, px, py, pz)
                 sums.add(box, logits)
                 meter.count(1)
             for box in (box for box, is_busy in zip(grid.windows, busy[number], strict=True) if not is_busy):
                 if air is None:
-                    (_, air), *_ = network.logits(values, [box], query)
+                    (_, seen), *_ = network.logits(values, [box], query)
+                    air = seen.clone()  # the next pass may write over what this one gave
                     meter.count(1)
                 sums.add(box, air)
             kept = grid.kept(number)
@@ -274,16 +277,17 @@ def _thresholded(
     the mask.
     """
     made = torch.zeros((words, *logits.shape[1:]), dtype=torch.int32, device=logits.device)
-    sums, counts = [], []
+    sums: list[Tensor] = []
+    counts: list[int] = []
     for own, channel in zip(logits, channels, strict=True):
         mask = own > 0
         inside = own[mask].sigmoid()
-        counts.append(float(len(inside)))
-        sums.append(float(inside.sum(dtype=torch.float64)))
+        counts.append(len(inside))
+        sums.append(inside.sum(dtype=torch.float64))
         if len(inside):
             bit = np.uint32(1 << channel % WORD_BITS).view(np.int32)  # bit 31 is the sign
             made[channel // WORD_BITS].bitwise_or_(mask.to(torch.int32).mul_(int(bit)))
-    return made, np.array(sums), np.array(counts)
+    return made, torch.stack(sums).cpu().numpy(), np.array(counts, dtype=np.float64)
 
 
 def predict_bits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.infer_windows import Box
+from models.replay import Recorder
 from models.scores import unshifted, variant
 from models.settings import Precision
 from models.universal import UniversalModel
@@ -56,6 +58,13 @@ def default_precision(device: str) -> Precision:
     return "bf16-mixed" if torch.device(device).type == "cuda" else "32-true"
 
 
+def halved(model: UniversalModel, dtype: torch.dtype) -> UniversalModel:
+    """Return a copy whose backbone has weights of `dtype`, half precision, in the layout of `models.half_ops`."""
+    found = copy.deepcopy(model)
+    found.backbone.to(dtype=dtype, memory_format=torch.channels_last_3d)
+    return found
+
+
 class Network:
     """One model or an ensemble, in eval mode on a device.
 
@@ -83,6 +92,8 @@ class Network:
         if precision is not None and precision not in get_args(Precision):
             raise ValueError(f"precision {precision!r}: expected one of {', '.join(get_args(Precision))}")
         self._models = [model.eval() for model in models]
+        self._halved: dict[UniversalModel, UniversalModel] = {}
+        self._recorder = Recorder()
         self._wanted = torch.device(device)
         self._precision = precision
         self.device = self._wanted
@@ -160,12 +171,19 @@ class Network:
     def _one(self, model: UniversalModel, windows: Tensor, query: Query) -> Tensor:
         half = _HALVES.get(self.precision)
         rows = None if query.rows is None else query.rows.to(self.device)
+        twin = self._halved.get(model)
+        if twin is not None and rows is None and self.opinions == 1:  # else several results are at hand at once
+            return self._recorder.run(lambda x: twin(x, query.classes), windows.to(half), (twin, query.classes))
+        if twin is not None:
+            found: Tensor = twin(windows.to(half), query.classes, rows=rows)
+            return found
         with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
             logits: Tensor = model(windows, query.classes, rows=rows)
         return logits.float()
 
     def _retreat(self, tried: int, error: RuntimeError) -> None:
         """Make do with less memory than a pass of `tried` windows took; RuntimeError where there is no way."""
+        self._recorder.clear()
         reason = str(error).splitlines()[0]
         if tried > 1:
             self.batch = max(1, tried // 2)
@@ -195,3 +213,9 @@ class Network:
             for model in self._models:
                 model.to(device)
         self.device = device
+        half = _HALVES.get(self.precision) if device.type == "cuda" else None
+        if half is None:
+            self._halved = {}
+            self._recorder.clear()
+        elif not self._halved:
+            self._halved = {model: halved(model, half) for model in self._models if model.backbone.halves}

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.half_ops import in_half
 from models.head import PARAMETERS, WIDTH, head_logits
 from models.volume_ops import frugal, project
 
@@ -76,6 +77,8 @@ class TextHead(nn.Module):
         # A copy: torch 2.13 crashes in the backward pass of a group norm on channels-last features that need no
         # gradient, as a frozen backbone's; of a single voxel `contiguous` would keep the layout.
         deep = deep.clone(memory_format=torch.contiguous_format)
+        if in_half(deep):
+            deep = deep.float()  # few numbers, which decide on every voxel
         features = self.voxel_features(last)  # (B, 8, X * Y * Z)
         logits = head_logits(features, self.class_parameters(deep, rows), wanted)  # (B, C, X * Y * Z)
         return logits.reshape(*logits.shape[:2], *last.shape[2:])

@@ -86,18 +86,19 @@ class UniversalModel(TextHead):
             raise ValueError("forward: no class and no text row asked for; name at least one")
         deep, last = self.backbone(x.contiguous(memory_format=self.backbone.memory_format))
         # deep (B, D, x, y, z), last (B, L, X, Y, Z)
+        # Rows are picked one by one, for a list of numbers would be sent to a GPU while it waits.
         parts: list[Tensor] = []  # (B, c, X, Y, Z) of each head that has classes asked for
         columns: list[int] = []  # which of the classes asked for each channel of the parts is
         first = 0
         for head in self.heads:
             own = [column for column, place in enumerate(places) if first <= place < first + len(head.names)]
             if own:
-                text = head.organ_embedding[[places[column] - first for column in own]]
+                text = torch.stack([head.organ_embedding[places[column] - first] for column in own])
                 parts.append(head.logits(deep, last, text, None if wanted is None else wanted[:, own]))
                 columns += own
             first += len(head.names)
         if columns != sorted(columns):
-            parts = [torch.cat(parts, dim=1)[:, np.argsort(columns).tolist()]]
+            parts = [torch.stack([torch.cat(parts, dim=1)[:, at] for at in np.argsort(columns).tolist()], dim=1)]
         parts += [self.logits(deep, last, text) for text in free]  # (B, R, X, Y, Z)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (B, C + R, X, Y, Z)
 

@@ -1,6 +1,7 @@
-"""Steps of a backbone in less time and memory than PyTorch's own, for prediction on a CPU; the numbers are the same.
+"""Steps of a backbone in less time and memory than PyTorch's own, for prediction; the numbers are the same.
 
 Maps lie channels last: then oneDNN convolves them without reordering, and a voxel's channels are one row of a matrix.
+What is in half precision, as on a GPU, goes to `models.half_ops`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import half_ops
+
 ROWS = 1 << 19
 """Numbers a pass when normalising: 2 MB in float32, which stays in cache."""
 
 
 def frugal(x: Tensor) -> bool:
-    """Whether `x` is to take these steps: on a CPU, in float32, and nobody will ask for gradients."""
+    """Whether `x` is to take these steps: in float32 on a CPU, or in half precision, and nobody wants gradients."""
     exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return x.device.type == "cpu" and exact and not torch.is_grad_enabled()
+    return half_ops.in_half(x) or (x.device.type == "cpu" and exact and not torch.is_grad_enabled())
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -31,6 +34,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int
 
     It asks for oneDNN by name: PyTorch 2.13 does not where batch x channels x rows x columns <= 20,480.
     """
+    if half_ops.in_half(x):
+        return half_ops.convolve(x, weight, bias, padding)
     x = channels_last(x)
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return channels_last(functional.conv3d(x, weight, bias, padding=padding))
@@ -39,17 +44,33 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int
     return channels_last(found)
 
 
-def normalise_(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, slope: float | None = None) -> Tensor:
+def normalise_(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    slope: float | None = None,
+    beside: Tensor | None = None,
+    beside_too: bool = False,
+) -> Tensor:
     """Normalise each sample and channel of `x` (B, C, X, Y, Z) over its voxels, in place, and return it channels last.
 
     weight, bias: (C,), the affine part. slope: of a leaky ReLU that follows (0: ReLU); None: nothing follows.
+    beside: like `x`, added before the leaky ReLU. beside_too: normalised first, in the same way; it may be lost.
     """
+    if half_ops.in_half(x):
+        return half_ops.normalise_(x, weight, bias, eps, slope, beside, beside_too)
     x = channels_last(x)
-    for sample in x:
+    if beside is not None:
+        beside = normalise_(beside, weight, bias, eps) if beside_too else channels_last(beside)
+    for number, sample in enumerate(x):
         rows = sample.permute(1, 2, 3, 0).view(-1, x.shape[1])  # (voxels, C), no copy
         a, b = _affine(rows, x.shape[1], weight, bias, eps)
-        for part in _passes(rows):
+        others = None if beside is None else _passes(beside[number].permute(1, 2, 3, 0).view(-1, x.shape[1]))
+        for place, part in enumerate(_passes(rows)):
             part.mul_(a).add_(b)
+            if others is not None:
+                part += others[place]
             if slope == 0:
                 part.relu_()
             elif slope is not None:
@@ -67,6 +88,8 @@ def convolve_joined(
     `low` through weights that depend only on which of 8 corners of a doubled voxel it is, so 8 products where the plain
     form takes 27.
     """
+    if half_ops.in_half(low):
+        return half_ops.convolve(half_ops.join(low, up, skip), weight, bias, padding)
     grown, voxels = up.out_channels, skip[0, 0].numel()
     if 27 * voxels * grown < 8 * voxels * up.in_channels + 216 * grown * up.in_channels:
         # on a small map the weights of the corners would cost more than they save
@@ -119,6 +142,8 @@ def _add_constant(into: Tensor, constant: Tensor, weight: Tensor, padding: int) 
 
 def project(x: Tensor, norm: nn.GroupNorm, last: nn.Conv3d) -> Tensor:
     """Return `last(relu(norm(x)))` (B, O, X * Y * Z) of `x` (B, C, X, Y, Z), `last` with 1x1x1 kernels."""
+    if half_ops.in_half(x):
+        return half_ops.project(x, norm, last)
     x = channels_last(x)
     weight = last.weight.flatten(1)  # (O, C)
     found = x.new_empty(x.shape[0], weight.shape[0], x[0, 0].numel())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from monai.networks.nets.swin_unetr import (
     BasicLayer,
@@ -12,6 +14,9 @@ from monai.networks.nets.swin_unetr import (
 )
 from torch import Tensor
 from torch.nn import functional
+
+from models.half_ops import in_half
+from models.token_ops import layer_norm, places, run_block
 
 SCORES = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Attention scores in memory at once; a 96^3 patch has 121 million in its first stage."""
@@ -34,22 +39,40 @@ class GroupedAttention(WindowAttention):  # type: ignore[misc]
         windows, n, channels = x.shape
         heads = self.num_heads
         index = self.relative_position_index[:n, :n].reshape(-1)
-        bias = self.relative_position_bias_table[index].view(1, n, n, heads).permute(0, 3, 1, 2)  # (1, H, n, n)
+        bias = self.relative_position_bias_table[index].view(n, n, heads).permute(2, 0, 1).to(x.dtype)  # (H, n, n)
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
         together = max(1, SCORES.get(x.device.type, 1 << 22) // (heads * n * n))
+        if mask is not None:
+            together = min(together, len(mask))  # of one sample, so that where all of it fits, it is reckoned once
+        added: Tensor | None = None
         for first in range(0, windows, together):
             part = slice(first, min(first + together, windows))
+            if added is None or (mask is not None and together < len(mask)):
+                own = None if mask is None else mask[torch.arange(part.start, part.stop, device=x.device) % len(mask)]
+                added = _added(bias, own)  # (w or 1, H, n, n)
             q, k, v = self.qkv(x[part]).view(-1, n, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)  # (w, H, n, d)
-            scores = bias
-            if mask is not None:
-                own = mask[torch.arange(part.start, part.stop, device=mask.device) % len(mask)]  # (w, n)
-                far = (own[:, None, :, None] != own[:, None, None, :]).to(bias.dtype)  # (w, 1, n, n)
-                scores = bias + FAR * far  # (w, H, n, n)
             attended = functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=scores.to(q.dtype).expand(len(q), -1, -1, -1), scale=self.scale
+                q, k, v, attn_mask=added.expand(len(q), -1, -1, -1), scale=self.scale
             )
             result[part] = self.proj(attended.transpose(1, 2).reshape(-1, n, channels))
         return result
+
+
+def _added(bias: Tensor, regions: Tensor | None) -> Tensor:
+    """Return what is added to scores, (w, H, n, n): `bias` (H, n, n), and `FAR` between voxels of two `regions` (w, n).
+
+    w is 1 without regions. Rows begin at multiples of 16 bytes: PyTorch's fused attention would otherwise copy all
+    of it in every call, and one that does not end its rows in single steps it does not take at all.
+    """
+    heads, n, _ = bias.shape
+    windows = 1 if regions is None else len(regions)
+    added = bias.new_empty(windows, heads, n, -(-n // 8) * 8)[..., :n]
+    if regions is None:
+        added.copy_(bias)
+    else:
+        far = regions[:, None, :, None] != regions[:, None, None, :]  # (w, 1, n, n)
+        torch.where(far, bias + FAR, bias, out=added)
+    return added
 
 
 def group_windows(transformer: SwinTransformer) -> None:
@@ -70,11 +93,28 @@ def hidden_maps(transformer: SwinTransformer, x: Tensor) -> list[Tensor]:
     if torch.is_grad_enabled() or transformer.training:
         maps: list[Tensor] = transformer(x, True)
         return maps
-    tokens = transformer.patch_embed(x).permute(0, 2, 3, 4, 1)  # (B, x, y, z, C)
-    found = [tokens]
+    found = [_tokens(transformer, x)]
     for layer in _layers(transformer):
         found.append(run_stage(layer, found[-1].contiguous()))
-    return [functional.layer_norm(each, each.shape[-1:]).permute(0, 4, 1, 2, 3) for each in found]
+    return [_normed(each).permute(0, 4, 1, 2, 3) for each in found]
+
+
+def _normed(x: Tensor) -> Tensor:
+    if in_half(x):
+        return layer_norm(x.flatten(1, 3)).view_as(x)
+    return functional.layer_norm(x, x.shape[-1:])
+
+
+def _tokens(transformer: SwinTransformer, x: Tensor) -> Tensor:
+    """Return the linear embedding (B, X/2, Y/2, Z/2, C) of the 2 x 2 x 2 blocks of `x` (B, 1, X, Y, Z), all even.
+
+    As a matrix product: with one channel a convolution is slow.
+    """
+    embedding = transformer.patch_embed.proj
+    nx, ny, nz = (size // 2 for size in x.shape[2:])
+    blocks = x.reshape(-1, nx, 2, ny, 2, nz, 2).permute(0, 1, 3, 5, 2, 4, 6)  # (B, x, y, z, 2, 2, 2)
+    flat = blocks.flatten(4)  # (B, x, y, z, 8)
+    return functional.linear(flat, embedding.weight.flatten(1), embedding.bias)
 
 
 def _layers(transformer: SwinTransformer) -> list[BasicLayer]:
@@ -87,8 +127,14 @@ def run_stage(layer: BasicLayer, x: Tensor) -> Tensor:
     size = tuple(x.shape[1:4])
     window, shift = get_window_size(size, layer.window_size, layer.shift_size)
     regions = _regions(size, window, shift, x.device)
-    for block in layer.blocks:
-        x = block(x, regions)
+    if in_half(x):
+        for number, block in enumerate(layer.blocks):
+            by = tuple(shift) if number % 2 else (0, 0, 0)  # every second block sees the map rolled
+            where = places(size, window, by, x.device)
+            x = run_block(block, x, where, regions if any(by) else None, math.prod(window))
+    else:
+        for block in layer.blocks:
+            x = block(x, regions)
     merged: Tensor = layer.downsample(x)
     return merged
 
