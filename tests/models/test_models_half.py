@@ -1,0 +1,154 @@
+"""Prediction in half precision: each step gives PyTorch's numbers, and the whole network's come near those of fp32."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from monai.networks.nets.swin_unetr import SwinTransformerBlock, compute_mask, get_window_size
+from torch import nn
+from torch.nn import functional
+
+from models import half_ops
+from models.gpu_kernels import gpu_kernels
+from models.infer_network import halved
+from models.replay import Recorder
+from models.settings import ModelSettings
+from models.token_ops import places, run_block
+from models.universal import build_model
+
+KERNELS = Path(__file__).parent / "triton_child.py"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+@pytest.mark.parametrize(("channels", "kernel", "padding"), [(5, 3, 1), (8, 1, 0), (1, 3, 1), (1, 1, 0)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_convolution_of_any_number_of_channels(channels, kernel, padding, biased):
+    conv = nn.Conv3d(channels, 6, kernel, padding=padding, bias=biased)
+    x = torch.randn(2, channels, 3, 4, 7)
+    found = half_ops.convolve(x, conv.weight, conv.bias, padding)
+    assert torch.allclose(found, conv(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_joined_map_is_the_doubled_one_and_the_skip(biased):
+    up = nn.ConvTranspose3d(5, 4, 2, 2, bias=biased)
+    low, skip = torch.randn(2, 5, 2, 3, 4), torch.randn(2, 3, 4, 6, 8)
+    assert torch.allclose(half_ops.join(low, up, skip), torch.cat([up(low), skip], dim=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("slope", [None, 0.0, 0.01])
+@pytest.mark.parametrize("beside_too", [None, False, True])
+def test_normalising_with_what_is_added(slope, beside_too):
+    x, beside = torch.randn(2, 5, 3, 4, 6) * 3 + 50, torch.randn(2, 5, 3, 4, 6) - 4
+    expected = functional.instance_norm(x, eps=1e-5)
+    if beside_too is not None:
+        expected = expected + (functional.instance_norm(beside, eps=1e-5) if beside_too else beside)
+    if slope is not None:
+        expected = functional.leaky_relu(expected, slope)
+    given = None if beside_too is None else beside.clone()
+    found = half_ops.normalise_(x.clone(), None, None, 1e-5, slope, given, bool(beside_too))
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_projection_normalises_in_groups():
+    norm, last = nn.GroupNorm(4, 16), nn.Conv3d(16, 8, 1)
+    nn.init.normal_(norm.weight)
+    x = torch.randn(2, 16, 3, 4, 5) + torch.arange(16.0).view(
+        1, 16, 1, 1, 1
+    )  # channels of a group differ in their mean
+    assert torch.allclose(half_ops.project(x, norm, last), last(norm(x).relu()).flatten(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (2, 2, 2)])
+@pytest.mark.parametrize("size", [(7, 8, 10), (4, 7, 9)])
+def test_a_block_picks_its_tokens_as_monai_moves_them(size, shift):
+    block = SwinTransformerBlock(12, 3, (4, 4, 4), shift).eval()
+    block.attn.relative_position_bias_table.normal_()
+    window, by = get_window_size(size, (4, 4, 4), shift)
+    padded = [-(-n // w) * w for n, w in zip(size, window, strict=True)]
+    mask = compute_mask(padded, window, by, "cpu") if any(by) else None
+    x = torch.randn(2, *size, 12)
+    where = places(size, window, tuple(by), x.device)
+    assert torch.allclose(run_block(block, x, where, mask, 64), block(x, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize(("backbone", "patch"), [("unet", 16), ("swinunetr", 64)])
+def test_the_steps_of_half_precision_give_the_same_logits_in_whole_precision(backbone, patch, monkeypatch):
+    model = build_model(ModelSettings(backbone=backbone, text_encoder="hashing", patch=(patch,) * 3)).eval()
+    x = torch.rand(1, 1, patch, patch, patch)
+    expected = model(x)
+    monkeypatch.setattr(half_ops, "HALVES", (torch.float32,))
+    assert torch.allclose(halved(model, torch.float32)(x), expected, atol=1e-4)
+
+
+def test_a_halved_network_comes_near_its_own_logits():
+    model = build_model(ModelSettings(backbone="unet", text_encoder="hashing", patch=(16,) * 3)).eval()
+    x = torch.rand(1, 1, 16, 16, 16)
+    expected, found = model(x), halved(model, torch.bfloat16)(x.bfloat16())
+    assert found.dtype == torch.float32
+    # bf16 keeps 8 bits; a wrong step would miss by the spread of the logits
+    assert (found - expected).abs().mean() < 0.03 * expected.std()
+    assert next(model.backbone.parameters()).dtype == torch.float32
+
+
+def test_what_cannot_be_recorded_is_run(caplog):
+    if torch.cuda.is_available():
+        pytest.skip("a GPU can record")
+    recorder, calls = Recorder(), []
+
+    def double(x):
+        calls.append(len(x))
+        return 2 * x
+
+    with caplog.at_level(logging.WARNING):
+        found = [recorder.run(double, torch.full((n,), float(n)), "double").sum() for n in (2, 2, 2, 3)]
+    assert [float(value) for value in found] == [8, 8, 8, 18]
+    assert calls[-1] == 3
+    assert len([r for r in caplog.records if "could not be recorded" in r.message]) == 1
+
+
+def test_kernels_that_cannot_be_built_are_named_once(caplog):
+    if torch.cuda.is_available():
+        pytest.skip("a GPU can build them")
+    gpu_kernels.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert [gpu_kernels("norm_triton"), gpu_kernels("norm_triton")] == [None, None]
+    assert [r.message.split(" (")[0] for r in caplog.records] == ["no GPU kernels of norm_triton"]
+
+
+def test_kernels_in_tritons_interpreter():
+    if find_spec("triton") is None:
+        pytest.skip("Triton is not installed; it comes with the CUDA builds of PyTorch")
+    child = subprocess.run(
+        [sys.executable, str(KERNELS)],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stdout + child.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("backbone", ["unet", "swinunetr"])
+def test_a_gpu_launches_and_replays_the_same(backbone):
+    model = build_model(ModelSettings(backbone=backbone, text_encoder="hashing", patch=(64,) * 3)).eval().cuda()
+    first, second = torch.rand(2, 2, 1, 64, 64, 64, device="cuda")
+    twin, recorder = halved(model, torch.bfloat16), Recorder()
+    for x in (first, first, second, first):
+        found, expected = recorder.run(twin, x.bfloat16(), "pass"), model(x)
+        assert torch.equal(found, twin(x.bfloat16()))
+        assert (found - expected).abs().mean() < 0.03 * expected.std()

@@ -1,0 +1,57 @@
+"""Runs the GPU kernels in Triton's interpreter on a CPU, against PyTorch. A process: the choice is made at import."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from models.head import head_logits
+from models.head_triton import head_kernel
+from models.norm_triton import apply, moments
+from models.token_triton import add_norm, norm
+
+
+def _norms(samples: int, voxels: int, channels: int, dtype: torch.dtype, near: float) -> None:
+    rows = (torch.randn(samples, voxels, channels) * 3 + 50).to(dtype)
+    mean, variance = moments(rows)
+    assert torch.allclose(mean, rows.double().mean(1), atol=1e-4)
+    assert torch.allclose(variance, rows.double().var(1, unbiased=False), atol=1e-3)
+    other = torch.randn(samples, voxels, channels).to(dtype)
+    scaling, own = torch.rand(2, 2, samples, channels)
+    for beside, beside_scaling in ((None, None), (other, None), (other, tuple(own))):
+        into = torch.full_like(rows, 7)
+        apply(rows, into, tuple(scaling), 0.01, beside, beside_scaling)
+        expected = rows.float() * scaling[0][:, None] + scaling[1][:, None]
+        if beside is not None:
+            wide = other.float()
+            expected += wide if beside_scaling is None else wide * own[0][:, None] + own[1][:, None]
+        assert torch.allclose(into.float(), functional.leaky_relu(expected, 0.01), atol=near, rtol=near)
+
+
+def _tokens(channels: int, dtype: torch.dtype, near: float) -> None:
+    x, y = torch.randn(2, 100, channels).to(dtype) + 3, torch.randn(2, 50, channels).to(dtype)
+    weight, bias = torch.rand(2, channels).to(dtype)
+    index = torch.randint(-1, 100, (137,), dtype=torch.int32)
+    plain = functional.layer_norm(x.float(), (channels,), weight.float(), bias.float())
+    assert torch.allclose(norm(x, None, weight, bias, 1e-5).float(), plain, atol=near)
+    bare = functional.layer_norm(x.float(), (channels,))
+    assert torch.allclose(norm(x, None, None, None, 1e-5).float(), bare, atol=near)
+    picked = torch.cat([plain, torch.zeros(2, 1, channels)], dim=1)[:, index.long()]
+    assert torch.allclose(norm(x, index, weight, bias, 1e-5).float(), picked, atol=near)
+    of_y = torch.randint(0, 50, (100,), dtype=torch.int32)
+    total, normed = add_norm(x, y, of_y, weight, bias, 1e-5)
+    expected = x + y[:, of_y.long()]
+    assert torch.equal(total, expected)
+    expected = functional.layer_norm(expected.float(), (channels,), weight.float(), bias.float())
+    assert torch.allclose(normed.float(), expected, atol=near)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    _norms(2, 1000, 48, torch.bfloat16, 0.02)
+    _norms(1, 27, 768, torch.float32, 1e-5)
+    _tokens(48, torch.float16, 0.01)
+    _tokens(200, torch.float32, 1e-5)
+    with torch.no_grad():
+        features, parameters = torch.randn(2, 8, 1000), torch.randn(2, 3, 153)
+        assert torch.allclose(head_kernel(features, parameters), head_logits(features, parameters), atol=1e-4)
