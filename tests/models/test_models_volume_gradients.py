@@ -66,7 +66,9 @@ def test_a_convolution_has_the_plain_gradients(inputs):
     _compare(ours, lambda conv, x: conv(x), nn.Conv3d(inputs, 4, 3, padding=1), torch.randn(2, inputs, 3, 5, 7))
 
 
-def test_norm_and_relu_have_the_plain_gradients():
+@pytest.mark.parametrize("rows", [4 * 16, 1 << 19])
+def test_norm_and_relu_have_the_plain_gradients(monkeypatch, rows):
+    monkeypatch.setattr("models.volume_ops.ROWS", rows)  # 16 voxels a pass: 13 whole ones and 2 voxels; all in one
     x = torch.randn(2, 4, 3, 5, 7) * 3 + 50  # a mean far from 0, where squares of sums would lose digits
     _compare(lambda norm, x: norm_relu(x, norm), lambda norm, x: norm(x).relu(), _norm(4), x)
 
@@ -77,9 +79,12 @@ def test_norm_relu_and_convolution_have_the_plain_gradients():
     _compare(lambda pair, x: norm_relu_convolve(x, pair[0], pair[2]), lambda pair, x: pair(x), pair, x)
 
 
-def test_passes_over_part_of_the_voxels_have_the_plain_gradients(monkeypatch):
-    monkeypatch.setattr("models.volume_ops.ROWS", 4 * 16)  # 16 voxels a pass: 13 whole ones and 2 voxels
-    _compare(lambda norm, x: norm_relu(x, norm), lambda norm, x: norm(x).relu(), _norm(4), torch.randn(2, 4, 3, 5, 7))
+@pytest.mark.parametrize("rows", [16 * 16, 1 << 19])
+def test_projection_has_the_plain_gradients(monkeypatch, rows):
+    monkeypatch.setattr("models.volume_ops.ROWS", rows)  # 16 voxels a pass: 6 whole ones and 9 voxels; all in one
+    head = nn.Sequential(_norm(16, lambda n: nn.GroupNorm(4, n)), nn.ReLU(), nn.Conv3d(16, 8, 1))
+    x = torch.randn(2, 16, 3, 5, 7) + 2
+    _compare(lambda head, x: project_training(x, head[0], head[2]), lambda head, x: head(x).flatten(2), head, x)
 
 
 def test_running_statistics_move_as_in_a_batch_norm():
@@ -112,12 +117,6 @@ def test_a_joined_convolution_makes_no_doubled_map(monkeypatch):
     up, conv = nn.ConvTranspose3d(2, 2, 2, 2), nn.Conv3d(5, 4, 3, padding=1)
     monkeypatch.setattr(up, "forward", lambda _: pytest.fail("the low map was doubled"))
     assert convolve_joined(torch.randn(1, 2, 6, 6, 6), up, torch.randn(1, 3, 12, 12, 12), conv).shape[1] == 4
-
-
-def test_projection_has_the_plain_gradients():
-    head = nn.Sequential(_norm(16, lambda n: nn.GroupNorm(4, n)), nn.ReLU(), nn.Conv3d(16, 8, 1))
-    x = torch.randn(2, 16, 3, 5, 7) + 2
-    _compare(lambda head, x: project_training(x, head[0], head[2]), lambda head, x: head(x).flatten(2), head, x)
 
 
 def test_of_convolution_norm_and_relu_one_map_is_kept():
