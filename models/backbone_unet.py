@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import volume_gradients
 from models.backbone_base import Backbone
+from models.volume_gradients import frugal_training, norm_relu, norm_relu_convolve
 from models.volume_ops import convolve, convolve_joined, frugal, halve, normalise_
 
 
@@ -44,7 +46,29 @@ class _Convolution(nn.Module):
         return normalise_(x, self.bn1.weight, self.bn1.bias, self.bn1.eps, slope=0)
 
 
-class _Down(nn.Module):
+class _Step(nn.Module):
+    """Two convolutions, `ops`, and what may come before them."""
+
+    ops: nn.Sequential
+
+    @property
+    def both(self) -> tuple[_Convolution, _Convolution]:
+        """The first and the second convolution."""
+        first, second = cast("list[_Convolution]", list(self.ops))
+        return first, second
+
+    def trains_frugally(self, x: Tensor) -> bool:
+        """Whether maps as large as `x` (B, C, X, Y, Z) are to take the steps of `models.volume_gradients`."""
+        several = x[:, 0].numel() > 1  # of a single voxel a batch norm complains
+        return frugal_training(x) and several and all(step.bn1.training for step in self.both)
+
+    def finish_training(self, x: Tensor) -> Tensor:
+        """Return the step's features of `x`, which is convolved once."""
+        first, second = self.both
+        return norm_relu(norm_relu_convolve(x, first.bn1, second.conv1), second.bn1)
+
+
+class _Down(_Step):
     """Two convolutions: to half of the step's width, then to all of it."""
 
     def __init__(self, inputs: int, middle: int, outputs: int) -> None:
@@ -52,11 +76,14 @@ class _Down(nn.Module):
         self.ops = nn.Sequential(_Convolution(inputs, middle), _Convolution(middle, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.trains_frugally(x):
+            conv = self.both[0].conv1
+            return self.finish_training(volume_gradients.convolve(x, conv.weight, conv.bias))
         features: Tensor = self.ops(x)
         return features
 
 
-class _Up(nn.Module):
+class _Up(_Step):
     """Doubles the resolution, puts the skip behind what came up, two convolutions."""
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
@@ -66,9 +93,11 @@ class _Up(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         if frugal(x) and not self.training:
-            first, second = cast("list[_Convolution]", list(self.ops))
+            first, second = self.both
             x = convolve_joined(x, self.up_conv, skip, first.conv1.weight, first.conv1.bias)
             features: Tensor = second(first.finish(x))
+        elif self.trains_frugally(skip):
+            features = self.finish_training(volume_gradients.convolve_joined(x, self.up_conv, skip, self.both[0].conv1))
         else:
             features = self.ops(torch.cat([self.up_conv(x), skip], dim=1))
         return features

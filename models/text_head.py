@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.half_ops import in_half
 from models.head import PARAMETERS, WIDTH, head_logits
+from models.volume_gradients import frugal_training, project_training
 from models.volume_ops import frugal, project
 
 FIRST_LOGIT = -3.0
@@ -63,9 +64,9 @@ class TextHead(nn.Module):
 
     def voxel_features(self, last: Tensor) -> Tensor:
         """Return what the head reads, (B, 8, X * Y * Z), from the last features (B, L, X, Y, Z)."""
-        if frugal(last):
+        if frugal(last) or frugal_training(last):
             norm, reduction = cast("nn.GroupNorm", self.precls_conv[0]), cast("nn.Conv3d", self.precls_conv[2])
-            return project(last, norm, reduction)
+            return (project if frugal(last) else project_training)(last, norm, reduction)
         features: Tensor = self.precls_conv(last.contiguous())  # (B, 8, X, Y, Z)
         return features.flatten(2)
 

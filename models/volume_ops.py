@@ -64,10 +64,10 @@ def normalise_(
     if beside is not None:
         beside = normalise_(beside, weight, bias, eps) if beside_too else channels_last(beside)
     for number, sample in enumerate(x):
-        rows = sample.permute(1, 2, 3, 0).view(-1, x.shape[1])  # (voxels, C), no copy
+        rows = voxel_rows(sample[None])  # (voxels, C)
         a, b = _affine(rows, x.shape[1], weight, bias, eps)
-        others = None if beside is None else _passes(beside[number].permute(1, 2, 3, 0).view(-1, x.shape[1]))
-        for place, part in enumerate(_passes(rows)):
+        others = None if beside is None else passes(voxel_rows(beside[number : number + 1]))
+        for place, part in enumerate(passes(rows)):
             part.mul_(a).add_(b)
             if others is not None:
                 part += others[place]
@@ -148,10 +148,10 @@ def project(x: Tensor, norm: nn.GroupNorm, last: nn.Conv3d) -> Tensor:
     weight = last.weight.flatten(1)  # (O, C)
     found = x.new_empty(x.shape[0], weight.shape[0], x[0, 0].numel())
     for sample, into in zip(x, found, strict=True):
-        rows = sample.permute(1, 2, 3, 0).view(-1, x.shape[1])  # (voxels, C), no copy
+        rows = voxel_rows(sample[None])  # (voxels, C)
         a, b = _affine(rows, norm.num_groups, norm.weight, norm.bias, norm.eps)
         done = 0
-        for part in _passes(rows):
+        for part in passes(rows):
             hidden = part.mul(a).add_(b).relu_()  # (n, C)
             into[:, done : done + len(part)] = functional.linear(hidden, weight, last.bias).T
             done += len(part)
@@ -166,20 +166,40 @@ def halve(x: Tensor) -> Tensor:
     return x
 
 
-def _passes(rows: Tensor) -> tuple[Tensor, ...]:
+def voxel_rows(x: Tensor) -> Tensor:
+    """Return `x` (B, C, X, Y, Z), channels last in memory, as rows (B * X * Y * Z, C) of the same memory."""
+    return x.permute(0, 2, 3, 4, 1).view(-1, x.shape[1])
+
+
+def passes(rows: Tensor) -> tuple[Tensor, ...]:
+    """Return `rows` (n, C) in parts that stay in cache."""
     parts: tuple[Tensor, ...] = torch.split(rows, max(1, ROWS // rows.shape[1]))
     return parts
 
 
-def _affine(rows: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    """Return a and b (C,) such that a * rows + b is `rows` (voxels, C) normalised in `groups` groups of channels."""
-    parts = _passes(rows)
+def statistics(rows: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Return mean and variance, (C,) float64, of `rows` (voxels, C) in `groups` groups of channels."""
+    parts = passes(rows)
     sums = torch.stack([part.sum(0) for part in parts]).double().sum(0)  # (C,)
-    mean = (sums.view(groups, -1).mean(1) / len(rows)).repeat_interleave(len(sums) // groups)  # (C,)
+    mean = group_mean(sums, groups) / len(rows)
     centre = mean.float()
     squares = torch.stack([(part - centre).square_().sum(0) for part in parts]).double().sum(0)
-    around = (squares.view(groups, -1).mean(1) / len(rows)).repeat_interleave(len(sums) // groups)
-    scale = (around - (mean - centre).square() + eps).rsqrt()
+    return mean, group_mean(squares, groups) / len(rows) - (mean - centre).square()
+
+
+def group_mean(values: Tensor, groups: int) -> Tensor:
+    """Return `values` (C,), each replaced by the mean of its group of channels."""
+    return values.view(groups, -1).mean(1).repeat_interleave(len(values) // groups)
+
+
+def _affine(rows: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """Return a and b (C,) such that a * rows + b is `rows` (voxels, C) normalised in `groups` groups of channels."""
+    mean, variance = statistics(rows, groups)
+    return affine(mean, (variance + eps).rsqrt(), weight, bias)
+
+
+def affine(mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return a and b (C,), float32, of a norm with `mean`, `scale` (1 / deviation) and its affine part, all (C,)."""
     if weight is not None:
         scale = scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
