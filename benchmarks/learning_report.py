@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ python -m benchmarks.learning run build/learning.npz --out build/learning {optio
 python -m benchmarks.learning report build/learning        # this page, its picture, and learning.json
 ```
 
-This page: {jobs} trainings of {steps} steps of {batch} patches of 48 x 48 x 48 voxels on {name}, {seconds:.0f} s each
-in the median with others beside it. On two CPU cores (`--device cpu`) a training of 600 steps of 2 patches takes two
-minutes.
+This page: {jobs} trainings of {steps} steps of {batch} patches of 48 x 48 x 48 voxels, {places}; the
+first take {seconds:.0f} s each in the median with others beside them. On two CPU cores (`--device cpu`) a training of
+600 steps of 2 patches takes two minutes.
 A run that was stopped goes on where it was; `--only partial full --seeds 0` runs a part.
 """
 ARMS = """## The ways of training
@@ -163,12 +164,13 @@ def _mean_over(rows: Rows, arm: str, seeds: list[int], name: str) -> float:
 def _reproduce(rows: Rows) -> str:
     jobs: list[dict[str, Any]] = [row for row in rows.rows if "arm" in row]
     first = jobs[0]
-    device = "cpu" if first["device"] == "cpu" else "cuda"
+    counts = Counter(row["device"] for row in jobs).most_common()
+    most = counts[0][0]
     return REPRODUCE.format(
-        options=f"--device {device} --steps {first['steps']} --batch {first['batch']}",
+        options=f"--device {'cpu' if most == 'cpu' else 'cuda'} --steps {first['steps']} --batch {first['batch']}",
         steps=first["steps"],
         batch=first["batch"],
         jobs=len(jobs),
-        name="a CPU" if device == "cpu" else f"one {first['device']}",
-        seconds=statistics.median(row["seconds"]["training"] for row in jobs),
+        places=" and ".join(f"{count} on {'a CPU' if name == 'cpu' else f'one {name}'}" for name, count in counts),
+        seconds=statistics.median(row["seconds"]["training"] for row in jobs if row["device"] == most),
     )

@@ -48,7 +48,7 @@ class Recorder:
 
     def clear(self) -> None:
         """Give back the memory of all recordings."""
-        self._recordings, self._pool = {}, None
+        self._recordings, self._pool, self._works = {}, None, True
 
 
 class _Recording:
