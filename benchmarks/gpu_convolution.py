@@ -11,6 +11,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,14 +37,14 @@ def main() -> None:
         wide, wide_weight = (_widened(each, inputs) for each in (x, weight))
         wide_weight = functional.pad(wide_weight, [0] * 8 + [0, -outputs % 64])
         ways: dict[str, Callable[[], Tensor]] = {
-            "cuDNN": lambda: functional.conv3d(x, weight, padding=1),  # noqa: B023
-            "cuDNN, widened": lambda: functional.conv3d(wide, wide_weight, padding=1),  # noqa: B023
+            "cuDNN": partial(functional.conv3d, x, weight, padding=1),
+            "cuDNN, widened": partial(functional.conv3d, wide, wide_weight, padding=1),
         }
         expected = ways["cuDNN"]()
         pack = packed(weight)
         for voxels, warps, stages in CONFIGURATIONS:
             name = f"Triton, {voxels} voxels, {warps} warps, {stages} stages"
-            ways[name] = lambda v=voxels, w=warps, s=stages: convolve(x, pack, outputs, v, w, s)  # type: ignore[misc]  # noqa: B023
+            ways[name] = partial(convolve, x, pack, outputs, voxels, warps, stages)
         for name, run in ways.items():
             try:
                 difference = float((run()[:, :outputs].float() - expected.float()).abs().max())

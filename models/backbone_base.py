@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A network of images (B, 1, X, Y, Z) that returns (deepest, last) feature maps.
 
     deepest: (B, deep_channels, x, y, z), what the image half of the controller sees. last: (B, last_channels, X, Y, Z).
@@ -23,9 +24,9 @@ class Backbone(nn.Module):
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     halves: ClassVar[bool] = False
 
+    @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (deepest, last) features of `x` (B, 1, X, Y, Z)."""
-        raise NotImplementedError
 
     def check_size(self, x: Tensor) -> None:
         """Raise ValueError unless every spatial size of `x` is a multiple this backbone can halve."""

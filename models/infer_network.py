@@ -218,4 +218,13 @@ class Network:
             self._halved = {}
             self._recorder.clear()
         elif not self._halved:
+            self._halve(half)
+
+    def _halve(self, half: torch.dtype) -> None:
+        """Make copies in half precision; without the memory for them the models are run under autocast."""
+        try:
             self._halved = {model: halved(model, half) for model in self._models if model.backbone.halves}
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self.say(f"out of memory on {self.device}: no room for weights in half precision; slower")

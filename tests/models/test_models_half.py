@@ -15,7 +15,7 @@ from monai.networks.nets.swin_unetr import SwinTransformerBlock, compute_mask, g
 from torch import nn
 from torch.nn import functional
 
-from models import half_ops
+from models import half_ops, infer_network, replay
 from models.gpu_kernels import gpu_kernels
 from models.infer_network import halved
 from models.replay import Recorder
@@ -118,6 +118,56 @@ def test_what_cannot_be_recorded_is_run(caplog):
     assert [float(value) for value in found] == [8, 8, 8, 18]
     assert calls[-1] == 3
     assert len([r for r in caplog.records if "could not be recorded" in r.message]) == 1
+
+
+class _Summing:
+    """Stands for a recording, which takes a GPU: counts how many are made, and replays a sum."""
+
+    made = 0
+
+    def __init__(self, *_):
+        type(self).made += 1
+
+    def replay(self, windows):
+        return windows.sum()
+
+
+def test_a_pass_is_recorded_when_it_comes_again(monkeypatch):
+    monkeypatch.setattr(replay, "_Recording", _Summing)
+    monkeypatch.setattr(_Summing, "made", 0)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    recorder, launched = Recorder(), []
+
+    def launch(x):
+        launched.append(len(x))
+        return x.sum()
+
+    def run(windows, key="liver"):
+        return float(recorder.run(launch, torch.ones(windows), key))
+
+    assert [run(3), run(3), run(3)] == [3, 3, 3]
+    assert (launched, _Summing.made) == ([3], 1)
+    run(2), run(2)  # another number of windows, and other classes, are other passes
+    run(3, "spleen"), run(3, "spleen")
+    assert (launched, _Summing.made) == ([3, 2, 3], 3)
+    run(4), run(4), run(5), run(5), run(5)  # the fourth is the last that is kept
+    assert (launched[3:], _Summing.made) == ([4, 5, 5, 5], 4)
+    recorder.clear()
+    run(3)
+    assert launched[-1] == 3
+
+
+def test_without_memory_for_a_copy_autocast_is_said_to_go_on(monkeypatch):
+    def no_room(model, dtype):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(infer_network, "halved", no_room)
+    model = build_model(ModelSettings(backbone="unet", text_encoder="hashing", patch=(16,) * 3))
+    said: list[str] = []
+    network = infer_network.Network([model])
+    network.start(said.append)
+    network._halve(torch.bfloat16)
+    assert said == ["out of memory on cpu: no room for weights in half precision; slower"]
 
 
 def test_kernels_that_cannot_be_built_are_named_once(caplog):
