@@ -6,7 +6,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def _flops(run: Callable[[], Any]) -> float:
 
 
 def _learnt(scale: Scale, folder: Path, flops: float, compiled: bool) -> None:
-    checkpoint = _train(scale, folder)
+    checkpoint = train_briefly(scale, folder)
     model, metadata = load_model(checkpoint, scale.device)
     reference = ReferenceModel(metadata.model.backbone).to(scale.device).eval()
     reference.load_state_dict(model.state_dict())
@@ -86,7 +86,7 @@ def _learnt(scale: Scale, folder: Path, flops: float, compiled: bool) -> None:
         _scan(scale, model, metadata.model, reference, flops, "gpu compiled")
 
 
-def _train(scale: Scale, folder: Path) -> Path:
+def train_briefly(scale: Scale, folder: Path) -> Path:
     """Train, print the share of time that the last steps waited for patches, and return the checkpoint."""
     source = phantoms(scale, folder)
     preset = load_preset(
@@ -193,12 +193,20 @@ def _scan(
     achieved = windows * flops / ours_s / 1e12
     peak = next((v for k, v in PEAK_TFLOPS.items() if scale.cuda and k in torch.cuda.get_device_name()), float("nan"))
     print(f"{name}: {windows} windows, {achieved:.1f} TFLOP/s, {100 * achieved / peak:.1f} % of the card's bf16 peak")
-    both, sizes = (masks & theirs).sum((1, 2, 3)), masks.sum((1, 2, 3)) + theirs.sum((1, 2, 3))
-    dice = {settings.classes[i]: float(2 * both[i] / sizes[i]) for i in range(len(sizes)) if sizes[i]}
+    for line in dice_lines(masks, theirs, settings.classes):
+        print(f"{name}: {line}", flush=True)
+
+
+def dice_lines(masks: NDArray[np.bool_], others: NDArray[np.bool_], classes: Sequence[str]) -> list[str]:
+    """Return in words how far both masks (C, X, Y, Z) of a scan agree."""
+    both, sizes = (masks & others).sum((1, 2, 3)), masks.sum((1, 2, 3)) + others.sum((1, 2, 3))
+    dice = {classes[i]: float(2 * both[i] / sizes[i]) for i in range(len(sizes)) if sizes[i]}
     lowest = min(dice.items(), key=lambda found: found[1], default=None)
     overall, mean = 2 * both.sum() / max(sizes.sum(), 1), np.mean(list(dice.values()) or [np.nan])
-    print(f"{name}: DSC between both masks {overall:.5f} over all {int(theirs.sum())} voxels")
-    print(f"{name}: {mean:.5f} is the mean DSC of {len(dice)} classes found, lowest {lowest}", flush=True)
+    return [
+        f"DSC between both masks {overall:.5f} over all {int(others.sum())} voxels",
+        f"{mean:.5f} is the mean DSC of {len(dice)} classes found, lowest {lowest}",
+    ]
 
 
 def _measured(run: Callable[[], Any], scale: Scale, repeats: int) -> tuple[float, float, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets_registry.taxonomy import class_info, class_names
-from imaging.bits import WORD_BITS, Bits, empty_bits, words_for
+from imaging.bits import Bits, empty_bits, words_for
 from models.checkpoint import ModelMetadata
 from models.cleaned import Cleaned
+from models.infer_bits import Handover, Sink, threshold
 from models.infer_network import Network, Query, Say, is_out_of_memory
 from models.infer_progress import Meter, Reporter
 from models.infer_scan import ArrayScan, Scan, not_air, read_slabs
@@ -24,9 +25,6 @@ from models.sampling import window_hu
 from models.scores import MOST_VARIANTS, Agreement, SurfaceEntropy
 from models.settings import ModelSettings, Precision
 from models.universal import UniversalModel
-
-Sink = Callable[[Box, Bits], None]
-"""Takes the class bits (W, x, y, z) of one finished slab, and where they lie in the scan."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +132,8 @@ class Predictor:
         """
         texts = () if free_text is None else free_text.titles
         bits = empty_bits(scan.shape, len(class_names()) + len(texts))
-        bits.fill(0)  # which takes the memory now, so that estimates see it
+        if self.network.device.type == "cpu":
+            bits.fill(0)  # which takes the memory now, so that estimates see it
 
         def keep(box: Box, part: Bits) -> None:
             bits[(slice(None), *box)] = part
@@ -171,17 +170,20 @@ class Predictor:
             remarks.append(remark)
             (say or logging.getLogger(__name__).warning)(remark)
 
-        sums, counts = np.zeros(len(query)), np.zeros(len(query))
+        sums = counts = torch.zeros(len(query), dtype=torch.float64)
         doubt = SurfaceEntropy(list(channels.values()), self._grid(scan).axis)
         opinions = self.network.opinions
         agreement = Agreement(opinions, len(query), self.settings.patch) if opinions > 1 else None
         self.network.watch = None if agreement is None else agreement.add
+        handover = Handover(sink)
         for slab in self.slabs(scan, query, report=report, say=told):
-            made, own_sums, own_counts = _thresholded(slab.logits, list(channels.values()), words)
-            sums, counts = sums + own_sums, counts + own_counts
+            handover.flush()  # a GPU has this slab to do meanwhile, which is launched but not done
+            made, own_sums, own_counts = threshold(slab.logits, list(channels.values()), words)
+            sums, counts = sums.to(made.device) + own_sums, counts.to(made.device) + own_counts
             doubt.add(slab.logits, made)
-            sink(slab.box, made.cpu().numpy().view(np.uint32))
-        means = np.divide(sums, counts, out=np.full(len(query), np.nan), where=counts > 0)
+            handover.put(slab.box, made)
+        handover.flush()
+        means = sums / counts  # 0 / 0, of an empty mask, is nan
         agreed = [None] * len(query) if agreement is None else agreement.means()
         return Scores(
             dict(zip(channels, means.tolist(), strict=True)),
@@ -209,9 +211,7 @@ class Predictor:
         sums = _Sums(grid, len(query), network)
         air: Tensor | None = None
         for number, slab in enumerate(read_slabs(scan, grid)):
-            # in the order it has in memory, before it is widened: turning round and widening is for the device
-            raw = torch.as_tensor(np.asarray(slab, order="A")).to(network.device)
-            values = window_hu(raw, self.settings.hu_window)
+            values = window_hu(_sent(slab, network.device), self.settings.hu_window)
             todo = [box for box, is_busy in zip(grid.windows, busy[number], strict=True) if is_busy]
             for box, logits in network.logits(values, todo, query):  # (C, px, py, pz)
                 sums.add(box, logits)
@@ -226,6 +226,14 @@ class Predictor:
             if kept is not None:
                 yield Slab(kept[1], sums.finished(grid.finished(number))[(slice(None), *kept[0])])
             sums.advance(grid.finished(number))
+
+
+def _sent(slab: NDArray[Any], device: torch.device) -> Tensor:
+    """Return `slab` on `device`, in the order it has in memory: turning round and widening is for the device."""
+    raw = torch.as_tensor(np.asarray(slab, order="A"))
+    if device.type != "cuda":
+        return raw.to(device)
+    return raw.pin_memory().to(device, non_blocking=True)  # else the host waits for all that it has launched
 
 
 class _Sums:
@@ -266,28 +274,6 @@ class _Sums:
                 moved = max(0, min(size, length - start - planes))
                 tensor.narrow(axis, start, moved).copy_(tensor.narrow(axis, min(start + planes, length), moved))
                 tensor.narrow(axis, start + moved, size - moved).zero_()
-
-
-def _thresholded(
-    logits: Tensor, channels: Sequence[int], words: int
-) -> tuple[Tensor, NDArray[np.float64], NDArray[np.float64]]:
-    """Return the bits (W, x, y, z) where `logits` (C, x, y, z) are above 0, and per class probabilities and voxels.
-
-    Made on the device of the logits, as int32 words, so that only words leave it. The probabilities are summed inside
-    the mask.
-    """
-    made = torch.zeros((words, *logits.shape[1:]), dtype=torch.int32, device=logits.device)
-    sums: list[Tensor] = []
-    counts: list[int] = []
-    for own, channel in zip(logits, channels, strict=True):
-        mask = own > 0
-        inside = own[mask].sigmoid()
-        counts.append(len(inside))
-        sums.append(inside.sum(dtype=torch.float64))
-        if len(inside):
-            bit = np.uint32(1 << channel % WORD_BITS).view(np.int32)  # bit 31 is the sign
-            made[channel // WORD_BITS].bitwise_or_(mask.to(torch.int32).mul_(int(bit)))
-    return made, torch.stack(sums).cpu().numpy(), np.array(counts, dtype=np.float64)
 
 
 def predict_bits(

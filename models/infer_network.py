@@ -132,7 +132,8 @@ class Network:
             group = waiting[: -(-len(waiting) // passes)]  # passes of about equal size
             try:
                 batch = torch.stack([values[box] for box in group]).unsqueeze(1).to(self.device)  # (B, 1, X, Y, Z)
-                found = self._forward(batch, query)
+                with torch.cuda.device_of(batch):  # type: ignore[no-untyped-call]  # kernels and recordings go to the current one
+                    found = self._forward(batch, query)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from imaging.bits import WORD_BITS
+from models.gpu_kernels import gpu_kernels
 from models.infer_windows import gaussian_weight
 from models.plan import Int3
 
@@ -66,9 +67,16 @@ class SurfaceEntropy:
             last = _surface(self._words).narrow(1 + self._axis, self._words.shape[1 + self._axis] - 1, 1)
             self._count(self._logits.to(last.device), last)
             self._logits = None
-        return [float(value) for value in self._sums / self._counts]
+        found: list[float] = (self._sums / self._counts).tolist()
+        return found
 
     def _count(self, logits: Tensor, surface: Tensor) -> None:
+        if not surface.numel():
+            return
+        kernels = gpu_kernels("slab_triton") if logits.is_cuda else None
+        if kernels is not None:
+            self._take(*kernels.entropy(logits, surface, self._channels))
+            return
         x, y, z = (surface != 0).any(dim=0).nonzero(as_tuple=True)  # few voxels: the rest is left alone
         if not len(x):
             return
@@ -77,8 +85,11 @@ class SurfaceEntropy:
         classes, voxels = there.nonzero(as_tuple=True)
         doubts = binary_entropy(logits[classes, x[voxels], y[voxels], z[voxels]].float()).double()
         found = torch.zeros(len(self._channels), dtype=torch.float64, device=doubts.device)
-        self._sums += found.index_add(0, classes, doubts).cpu()
-        self._counts += torch.bincount(classes, minlength=len(self._channels)).cpu()
+        self._take(found.index_add(0, classes, doubts), torch.bincount(classes, minlength=len(self._channels)))
+
+    def _take(self, sums: Tensor, counts: Tensor) -> None:
+        self._sums = self._sums.to(sums.device) + sums  # stays on a GPU, which the host does not wait for
+        self._counts = self._counts.to(counts.device) + counts
 
 
 def _surface(words: Tensor) -> Tensor:
@@ -106,21 +117,23 @@ class Agreement:
 
     def add(self, masks: Sequence[Tensor]) -> None:
         """Take each opinion's masks (B, C, X, Y, Z) bool of the same windows."""
-        self._weight = self._weight.to(masks[0].device)
+        device = masks[0].device
+        self._weight, self._sizes, self._shared = (t.to(device) for t in (self._weight, self._sizes, self._shared))
         for number, mask in enumerate(masks):
             self._sizes[number] += self._sum(mask)
         for number, (one, other) in enumerate(self._pairs):
             self._shared[number] += self._sum(masks[one] & masks[other])
 
     def _sum(self, mask: Tensor) -> Tensor:
-        return (mask.flatten(2).float() @ self._weight).double().sum(dim=0).cpu()
+        return (mask.flatten(2).float() @ self._weight).double().sum(dim=0)
 
     def means(self) -> list[float | None]:
         """Return the mean of each class over the pairs of which one found anything; None where nobody did."""
         found: list[float | None] = []
-        for c in range(self._sizes.shape[1]):
-            both = [float(self._sizes[one, c] + self._sizes[other, c]) for one, other in self._pairs]
-            scores = [2 * float(self._shared[n, c]) / size for n, size in enumerate(both) if size > 0]
+        sizes, shared = self._sizes.cpu(), self._shared.cpu()
+        for c in range(sizes.shape[1]):
+            both = [float(sizes[one, c] + sizes[other, c]) for one, other in self._pairs]
+            scores = [2 * float(shared[n, c]) / size for n, size in enumerate(both) if size > 0]
             found.append(sum(scores) / len(scores) if scores else None)
         return found
 

@@ -184,21 +184,9 @@ def test_kernels_in_tritons_interpreter():
         pytest.skip("Triton is not installed; it comes with the CUDA builds of PyTorch")
     child = subprocess.run(
         [sys.executable, str(KERNELS)],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert child.returncode == 0, child.stdout + child.stderr
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("backbone", ["unet", "swinunetr"])
-def test_a_gpu_launches_and_replays_the_same(backbone):
-    model = build_model(ModelSettings(backbone=backbone, text_encoder="hashing", patch=(64,) * 3)).eval().cuda()
-    first, second = torch.rand(2, 2, 1, 64, 64, 64, device="cuda")
-    twin, recorder = halved(model, torch.bfloat16), Recorder()
-    for x in (first, first, second, first):
-        found, expected = recorder.run(twin, x.bfloat16(), "pass"), model(x)
-        assert torch.equal(found, twin(x.bfloat16()))
-        assert (found - expected).abs().mean() < 0.03 * expected.std()

@@ -13,6 +13,7 @@ from window_network import WindowNetwork, whole_volume_logits
 
 from imaging.bits import get_channel
 from models.infer import FreeText, Predictor, predict_bits
+from models.infer_bits import threshold
 from models.infer_scan import ArrayScan, read_slabs
 from models.infer_windows import WindowGrid, gaussian_weight, window_starts
 from models.sampling import window_hu
@@ -153,6 +154,21 @@ def test_finished_slabs_leave_in_order_and_hold_all_there_is():
     assert [box[2].start for box, _ in parts] == sorted(box[2].start for box, _ in parts)
     assert max(bits.shape[3] for _, bits in parts) <= 8
     assert scores == whole.scores
+
+
+def test_logits_above_zero_become_bits_and_sums_of_probabilities():
+    # two planes of three voxels, for the classes of bit 33, bit 0 and bit 31, whose word is negative
+    logits = torch.tensor([
+        [[-1.0, 0.0, 0.0], [0.0, -3.0, -0.1]],
+        [[2.0, 0.0, -1.0], [0.5, -2.0, 1.0]],
+        [[-1.0, 1.5, 0.0], [3.0, -1.0, -1.0]],
+    ])[:, None]  # fmt: skip
+    words, sums, counts = threshold(logits, [33, 0, 31], 2)
+    assert words[0, 0].tolist() == [[1, -(2**31), 0], [1 - 2**31, 0, 1]]
+    assert not words[1].any()
+    # 1 / (1 + e^-2) = 0.880797 and so on: 0.622459, 0.731059; 0.817574, 0.952574
+    assert sums.tolist() == pytest.approx([0, 2.234315, 1.770149], abs=1e-5)
+    assert counts.tolist() == [0, 3, 2]
 
 
 def test_only_classes_asked_for_are_set(model):

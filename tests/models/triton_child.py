@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from benchmarks.gpu_convolution_triton import convolve, packed
+from models import slab_triton
 from models.head import head_logits
 from models.head_triton import head_kernel
+from models.infer_bits import threshold
 from models.norm_triton import apply, moments
+from models.scores import binary_entropy
 from models.token_triton import add_norm, norm
 
 
@@ -46,12 +50,41 @@ def _tokens(channels: int, dtype: torch.dtype, near: float) -> None:
     assert torch.allclose(normed.float(), expected, atol=near)
 
 
+def _slabs(shape: tuple[int, int, int], axis: int, channels: tuple[int, ...]) -> None:
+    logits = torch.randn(len(channels), *shape) * 20  # some so sure that they round to 1
+    logits[0] = -1.0  # a class nobody found
+    logits = logits.narrow(1 + axis, 0, shape[axis] - 2)  # as a finished part lies in its slab
+    words, sums, counts = threshold(logits, channels, 2)
+    found = slab_triton.threshold(logits, channels, 2)
+    assert torch.equal(found[0], words)
+    assert torch.allclose(found[1], sums, rtol=1e-5)
+    assert torch.equal(found[2], counts)
+    part = words.narrow(1 + axis, 1, words.shape[1 + axis] - 1)
+    own = logits.narrow(1 + axis, 1, words.shape[1 + axis] - 1)
+    sums, counts = slab_triton.entropy(own, part, channels)
+    masks = own > 0
+    assert torch.equal(counts, masks.sum((1, 2, 3)).double())
+    assert torch.allclose(sums, (binary_entropy(own) * masks).sum((1, 2, 3)).double(), rtol=1e-5, atol=1e-5)
+
+
+def _convolution(inputs: int, outputs: int, long: int) -> None:
+    x = torch.randn(2, inputs, 5, 4, 6).contiguous(memory_format=torch.channels_last_3d)
+    weight = torch.randn(outputs, inputs, 3, 3, 3)
+    found = convolve(x, packed(weight), outputs, 64, long=long)
+    assert torch.allclose(found, functional.conv3d(x, weight, padding=1), atol=1e-3)
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     _norms(2, 1000, 48, torch.bfloat16, 0.02)
     _norms(1, 27, 768, torch.float32, 1e-5)
     _tokens(48, torch.float16, 0.01)
     _tokens(200, torch.float32, 1e-5)
+    _slabs((9, 31, 17), 2, (33, 31, 0, 5, 63, 32))
+    _slabs((30, 11, 13), 0, (0, 4))
+    _convolution(48, 48, 128)
+    _convolution(96, 48, 64)
+    _convolution(16, 40, 16)
     with torch.no_grad():
         features, parameters = torch.randn(2, 8, 1000), torch.randn(2, 3, 153)
         assert torch.allclose(head_kernel(features, parameters), head_logits(features, parameters), atol=1e-4)
