@@ -22,6 +22,7 @@ from benchmarks.side_by_side import record
 from imaging.bits import Bits, get_channel
 from models.backbones import BACKBONES, build_backbone
 from models.checkpoint import load_model
+from models.half_ops import in_two
 from models.infer import Predictor
 from models.infer_network import halved
 from models.infer_scan import ArrayScan
@@ -136,7 +137,7 @@ def _windows(scale: Scale, model: UniversalModel, reference: ReferenceModel) -> 
         torch.backends.cudnn.allow_tf32 = True
     twin, recorder = halved(model, torch.bfloat16), Recorder()
     for count in (1, scale.windows):
-        part = x[:count].bfloat16()
+        part = in_two(x[:count], torch.bfloat16)
         each = _milliseconds(lambda: twin(part), scale) / count  # noqa: B023
         body = _milliseconds(lambda: twin.backbone(part), scale) / count  # noqa: B023
         print(f"window: ours, bf16, batch {count}: {each:8.2f} ms, of which the backbone {body:8.2f}")

@@ -23,6 +23,7 @@ from benchmarks.gpu_data import Scale, one_more
 from benchmarks.gpu_parts import OVERLAP, dice_lines, train_briefly
 from imaging.bits import get_channel
 from models.checkpoint import load_model
+from models.half_ops import in_two
 from models.infer import Predictor
 from models.infer_network import halved
 from models.infer_scan import ArrayScan
@@ -39,7 +40,7 @@ class _Halved(nn.Module):
         self.twin = halved(model, torch.bfloat16)
 
     def forward(self, x: Tensor, classes: Sequence[str] | None = None, *, rows: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.twin(x.bfloat16(), classes, rows=rows)
+        logits: Tensor = self.twin(in_two(x, torch.bfloat16), classes, rows=rows)
         return logits
 
 

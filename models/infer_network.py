@@ -11,6 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from models.half_ops import in_two
 from models.infer_windows import Box
 from models.replay import Recorder
 from models.scores import unshifted, variant
@@ -59,7 +60,10 @@ def default_precision(device: str) -> Precision:
 
 
 def halved(model: UniversalModel, dtype: torch.dtype) -> UniversalModel:
-    """Return a copy whose backbone has weights of `dtype`, half precision, in the layout of `models.half_ops`."""
+    """Return a copy whose backbone has weights of `dtype`, half precision, in the layout of `models.half_ops`.
+
+    It takes windows of that type, with one channel or `half_ops.in_two`.
+    """
     found = copy.deepcopy(model)
     found.backbone.to(dtype=dtype, memory_format=torch.channels_last_3d)
     return found
@@ -173,14 +177,15 @@ class Network:
         half = _HALVES.get(self.precision)
         rows = None if query.rows is None else query.rows.to(self.device)
         twin = self._halved.get(model)
-        if twin is not None and rows is None and self.opinions == 1:  # else several results are at hand at once
-            return self._recorder.run(lambda x: twin(x, query.classes), windows.to(half), (twin, query.classes))
-        if twin is not None:
-            found: Tensor = twin(windows.to(half), query.classes, rows=rows)
-            return found
-        with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
-            logits: Tensor = model(windows, query.classes, rows=rows)
-        return logits.float()
+        if twin is None or half is None:
+            with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
+                logits: Tensor = model(windows, query.classes, rows=rows)
+            return logits.float()
+        seen = in_two(windows, half)
+        if rows is None and self.opinions == 1:  # else several results are at hand at once
+            return self._recorder.run(lambda x: twin(x, query.classes), seen, (twin, query.classes))
+        found: Tensor = twin(seen, query.classes, rows=rows)
+        return found
 
     def _retreat(self, tried: int, error: RuntimeError) -> None:
         """Make do with less memory than a pass of `tried` windows took; RuntimeError where there is no way."""

@@ -108,13 +108,14 @@ def _normed(x: Tensor) -> Tensor:
 def _tokens(transformer: SwinTransformer, x: Tensor) -> Tensor:
     """Return the linear embedding (B, X/2, Y/2, Z/2, C) of the 2 x 2 x 2 blocks of `x` (B, 1, X, Y, Z), all even.
 
-    As a matrix product: with one channel a convolution is slow.
+    As a matrix product: with one channel a convolution is slow. `x` may come `half_ops.in_two`.
     """
     embedding = transformer.patch_embed.proj
     nx, ny, nz = (size // 2 for size in x.shape[2:])
-    blocks = x.reshape(-1, nx, 2, ny, 2, nz, 2).permute(0, 1, 3, 5, 2, 4, 6)  # (B, x, y, z, 2, 2, 2)
+    parts = x.shape[1]
+    blocks = x.reshape(-1, parts, nx, 2, ny, 2, nz, 2).permute(0, 2, 4, 6, 1, 3, 5, 7)  # (B, x, y, z, 1, 2, 2, 2)
     flat = blocks.flatten(4)  # (B, x, y, z, 8)
-    return functional.linear(flat, embedding.weight.flatten(1), embedding.bias)
+    return functional.linear(flat, embedding.weight.flatten(1).repeat(1, parts), embedding.bias)
 
 
 def _layers(transformer: SwinTransformer) -> list[BasicLayer]:

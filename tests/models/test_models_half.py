@@ -42,6 +42,18 @@ def test_convolution_of_any_number_of_channels(channels, kernel, padding, biased
     assert torch.allclose(found, conv(x), atol=1e-5)
 
 
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (1, 0)])
+def test_an_input_in_two_halves_keeps_its_digits(kernel, padding):
+    conv = nn.Conv3d(1, 6, kernel, padding=padding)
+    x = torch.rand(2, 1, 3, 4, 7)
+    both = half_ops.in_two(x, torch.bfloat16)
+    assert both.dtype == torch.bfloat16
+    assert (both.float().sum(1) - x[:, 0]).abs().max() < 2**-16
+    assert (both[:, :1].float() - x).abs().max() > 2**-11
+    found = half_ops.convolve(both.float(), conv.weight, conv.bias, padding)
+    assert torch.allclose(found, conv(x), atol=1e-4)
+
+
 @pytest.mark.parametrize("biased", [True, False])
 def test_a_joined_map_is_the_doubled_one_and_the_skip(biased):
     up = nn.ConvTranspose3d(5, 4, 2, 2, bias=biased)
@@ -91,13 +103,17 @@ def test_the_steps_of_half_precision_give_the_same_logits_in_whole_precision(bac
     x = torch.rand(1, 1, patch, patch, patch)
     expected = model(x)
     monkeypatch.setattr(half_ops, "HALVES", (torch.float32,))
-    assert torch.allclose(halved(model, torch.float32)(x), expected, atol=1e-4)
+    twin = halved(model, torch.float32)
+    assert torch.allclose(twin(x), expected, atol=1e-4)
+    both = half_ops.in_two(x, torch.bfloat16).float()
+    assert torch.allclose(twin(both), expected, atol=1e-4)
+    assert not torch.allclose(twin(both[:, :1]), expected, atol=1e-4)
 
 
 def test_a_halved_network_comes_near_its_own_logits():
     model = build_model(ModelSettings(backbone="unet", text_encoder="hashing", patch=(16,) * 3)).eval()
     x = torch.rand(1, 1, 16, 16, 16)
-    expected, found = model(x), halved(model, torch.bfloat16)(x.bfloat16())
+    expected, found = model(x), halved(model, torch.bfloat16)(half_ops.in_two(x, torch.bfloat16))
     assert found.dtype == torch.float32
     # bf16 keeps 8 bits; a wrong step would miss by the spread of the logits
     assert (found - expected).abs().mean() < 0.03 * expected.std()
