@@ -82,13 +82,33 @@ def bring_back(
             part = bits[(slice(None), *box_slices(box))]
             _set(part, each.row.channel, place)
             for index, name in enumerate(each.organs):
-                if switches.applies("includes_lesions", name):
-                    own = tuple(axis[owner == index] for axis in place)
-                    counts[name, "includes_lesions", "added"] += _set(part, sheet.rows[name].channel, own)
+                _take_up(part, sheet, name, tuple(axis[owner == index] for axis in place), switches, counts)
         if each.removed:
             gone = int(sheet.regions.voxels[each.regions].sum()) - kept
             counts[each.row.name, "inside_organ", "removed"] += gone
     return counts
+
+
+def _take_up(
+    bits: Bits,
+    sheet: Sheet,
+    name: str,
+    place: tuple[NDArray[np.intp], ...],
+    switches: RuleSwitches,
+    counts: Counts,
+) -> None:
+    """Let an organ take up what lies in its reach, at `place`, and the organ in which it must lie itself do so too.
+
+    Where that may be one of several, and none of them has the voxel, it is the first in `parents`.
+    """
+    if not switches.applies("includes_lesions", name):
+        return
+    row = sheet.rows[name]
+    counts[name, "includes_lesions", "added"] += _set(bits, row.channel, place)
+    parents = [parent for parent in row.parents if parent in sheet.rows]
+    if parents and len(parents) == len(row.parents) and switches.applies("inside_organ", name):
+        out = ~np.any([_has(bits, sheet.rows[parent].channel, place) for parent in parents], axis=0)
+        _take_up(bits, sheet, parents[0], tuple(axis[out] for axis in place), switches, counts)
 
 
 Near = tuple[Box, tuple[NDArray[np.intp], ...], NDArray[np.intp]]
@@ -147,10 +167,15 @@ def _distance_mm(
 
 def _set(bits: Bits, channel: int, place: tuple[NDArray[np.intp], ...]) -> int:
     """Set a channel at some places, in place; return how many did not have it."""
-    word, bit = channel // WORD_BITS, np.uint32(1 << channel % WORD_BITS)
-    before = bits[word][place]
-    bits[word][place] = before | bit
-    return int(np.count_nonzero((before & bit) == 0))
+    before = _has(bits, channel, place)
+    bits[channel // WORD_BITS][place] |= np.uint32(1 << channel % WORD_BITS)
+    return int(np.count_nonzero(~before))
+
+
+def _has(bits: Bits, channel: int, place: tuple[NDArray[np.intp], ...]) -> NDArray[np.bool_]:
+    """Return whether each of some places has a channel."""
+    found: NDArray[np.bool_] = (bits[channel // WORD_BITS][place] & np.uint32(1 << channel % WORD_BITS)) != 0
+    return found
 
 
 def _moved(box: Box, by: Box, sign: int = 1) -> Box:

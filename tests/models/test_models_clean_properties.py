@@ -119,3 +119,16 @@ def test_what_lies_far_from_a_mirrored_name_is_unharmed_by_a_table_without_margi
     result = clean(bits, None, bare, affine=np.eye(4))
     assert np.array_equal(result.bits, bits)
     assert result.record == {}
+
+
+def test_a_lesion_that_widens_a_part_of_an_organ_widens_the_organ() -> None:
+    bits = empty_bits((8, 1, 1), len(TABLE))
+    channels = {row.name: row.channel for row in TABLE}
+    for name, voxels in {"liver": [0, 1], "lobe": [0, 1, 4], "lobe_tumor": [3, 4]}.items():
+        set_channel(bits, channels[name], np.isin(np.arange(8), voxels)[:, None, None])
+    # The lobe's second part goes and takes 4 out of it; the tumour is 4 and 6 mm from the first, within the 6.2 mm of a
+    # voxel's diagonal, and brings the lobe back there.
+    found = clean(bits, ("liver", "lobe", "lobe_tumor"), TABLE, affine=np.diag([2.0, 3.0, 5.0, 1.0]))
+    lengths = {name: np.flatnonzero(get_channel(found.bits, channels[name])).tolist() for name in ("liver", "lobe")}
+    assert lengths == {"liver": [0, 1, 3, 4], "lobe": [0, 1, 3, 4]}
+    assert found.added == {"liver": 2, "lobe": 1}
