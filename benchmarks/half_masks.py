@@ -1,22 +1,25 @@
 """What half precision changes in the masks, worked out on a CPU: the steps a GPU takes, in its number format.
 
-`python -m benchmarks.half_masks` trains Swin UNETR on drawn patients, predicts another one in fp32 and by the copy in
-bfloat16 that a GPU runs, and prints the DSC between both masks. Half an hour on two cores. `python -m benchmarks.gpu`
-does the same on a GPU, whose kernels add in another order.
+`python -m benchmarks.half_masks` trains Swin UNETR on drawn patients and predicts another one: in fp32, by the copy in
+bfloat16 that a GPU runs, with only the scan or only the weights rounded, and by PyTorch's autocast. It prints the DSC
+of each to the masks in fp32. Three quarters of an hour on two cores. `python -m benchmarks.gpu` compares fp32 and bf16
+on a GPU, whose kernels add in another order.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.gpu_data import Scale, one_more
@@ -32,16 +35,40 @@ from models.universal import UniversalModel
 SCALE = Scale("cpu", "swinunetr", patch=64, scan=192, cases=4, batch=2, windows=2, steps=150, readers=1, spacing_mm=2.4)
 
 
-class _Halved(nn.Module):
-    """The copy in half precision, run where `Predictor` would run the model itself."""
+Run = Callable[[Tensor, Sequence[str] | None], Tensor]
+HALF = torch.bfloat16
 
-    def __init__(self, model: UniversalModel) -> None:
+
+class _Form(nn.Module):
+    """A way of making logits (B, C, X, Y, Z), run where `Predictor` would run the model itself."""
+
+    def __init__(self, run: Run) -> None:
         super().__init__()
-        self.twin = halved(model, torch.bfloat16)
+        self.run = run
 
-    def forward(self, x: Tensor, classes: Sequence[str] | None = None, *, rows: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.twin(in_two(x, torch.bfloat16), classes, rows=rows)
-        return logits
+    def forward(self, x: Tensor, classes: Sequence[str] | None = None, **_: object) -> Tensor:
+        return self.run(x, classes)
+
+
+def _forms(model: UniversalModel) -> dict[str, Run]:
+    """Return what is compared, by name; the first is what the others are compared with."""
+    twin, rounded = halved(model, HALF), copy.deepcopy(model)
+    for weight in rounded.backbone.parameters():
+        weight.data = weight.data.to(HALF).float()
+
+    def autocast(x: Tensor, classes: Sequence[str] | None) -> Tensor:
+        with torch.autocast("cpu", dtype=HALF):
+            logits: Tensor = model(x, classes)
+        return logits.float()
+
+    return {
+        "fp32": model,
+        "the scan alone rounded": lambda x, classes: model(x.to(HALF).float(), classes),
+        "weights alone rounded": rounded,
+        "all in bf16, the scan rounded too": lambda x, classes: twin(x.to(HALF), classes),
+        "all in bf16, the scan in two numbers": lambda x, classes: twin(in_two(x, HALF), classes),
+        "autocast": autocast,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,16 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model, metadata = load_model(train_briefly(scale, Path(folder)), "cpu")
     settings, scan = metadata.model, ArrayScan(one_more(scale))
-    masks = []
-    twin: Any = _Halved(model).eval()
-    for name, network in (("fp32", model), ("bf16", twin)):
+    expected: NDArray[np.bool_] | None = None
+    for name, run in _forms(model.eval()).items():
         began = time.perf_counter()
-        predictor = Predictor([network], settings, overlap=OVERLAP, batch=scale.windows)
-        bits = predictor.predict(scan).bits
+        form: Any = _Form(run)
+        bits = Predictor([form], settings, overlap=OVERLAP, batch=scale.windows).predict(scan).bits
+        masks = np.stack([get_channel(bits, channel) for channel in settings.channels])
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
-        masks.append(np.stack([get_channel(bits, channel) for channel in settings.channels]))
-    for line in dice_lines(masks[0], masks[1], settings.classes):
-        print(f"bf16 on a CPU: {line}")
+        if expected is None:
+            expected = masks
+        else:
+            print("\n".join(f"{name}: {line}" for line in dice_lines(masks, expected, settings.classes)), flush=True)
 
 
 if __name__ == "__main__":

@@ -56,9 +56,7 @@ class Handover:
             return
         host = torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
         host.copy_(made, non_blocking=True)
-        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record(torch.cuda.current_stream(made.device))
-        self._waiting = (box, host, copied)
+        self._waiting = (box, host, torch.cuda.current_stream(made.device).record_event())
 
     def flush(self) -> None:
         """Give the slab that waits to the sink, if there is one."""

@@ -136,7 +136,7 @@ class Network:
             group = waiting[: -(-len(waiting) // passes)]  # passes of about equal size
             try:
                 batch = torch.stack([values[box] for box in group]).unsqueeze(1).to(self.device)  # (B, 1, X, Y, Z)
-                with torch.cuda.device_of(batch):  # type: ignore[no-untyped-call]  # kernels and recordings go to the current one
+                with torch.cuda.device(batch.get_device()):  # to which kernels and recordings go; -1, a CPU, is no GPU
                     found = self._forward(batch, query)
             except RuntimeError as error:
                 if not is_out_of_memory(error):

@@ -94,7 +94,7 @@ def threshold(logits: Tensor, channels: Sequence[int], words: int) -> tuple[Tens
     made = torch.empty((words, *shape[1:]), dtype=torch.int32, device=logits.device)
     voxels = made[0].numel()
     sums, counts, grid = _parts(logits, voxels, words)
-    with torch.cuda.device_of(logits):  # Triton launches on the current one
+    with torch.cuda.device(logits.get_device()):  # Triton launches on the current one
         _threshold[grid](
             logits, *_by_word(tuple(channels), words, logits.device), made, sums, counts, voxels, *shape[2:], *strides,
             SIZE=SIZE,
@@ -109,7 +109,7 @@ def entropy(logits: Tensor, words: Tensor, channels: Sequence[int]) -> tuple[Ten
     """
     voxels = words[0].numel()
     sums, counts, grid = _parts(logits, voxels, len(words))
-    with torch.cuda.device_of(logits):
+    with torch.cuda.device(logits.get_device()):
         _entropy[grid](
             logits, *_by_word(tuple(channels), len(words), logits.device), words, sums, counts, voxels,
             *logits.shape[2:], *logits.stride(), *words.stride(), SIZE=SIZE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 from hypothesis import given, settings
@@ -87,8 +88,8 @@ def check_the_record(bits: Bits, once: Cleaned) -> None:
 @given(cases(), st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None)
 def test_the_order_of_classes_does_not_count(
-    case: tuple[Bits, tuple[str, ...], np.ndarray, np.ndarray], random
-) -> None:  # type: ignore[no-untyped-def]
+    case: tuple[Bits, tuple[str, ...], np.ndarray, np.ndarray], random: Random
+) -> None:
     bits, names, affine, middle = case
     table = list(TABLE)
     random.shuffle(table)
