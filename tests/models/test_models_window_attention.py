@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monai.networks.nets.swin_unetr import BasicLayer, PatchMerging
+from monai.networks.nets.swin_unetr import BasicLayer, PatchMerging, SwinTransformer
 
 import models.window_attention as grouped
 
@@ -25,3 +25,22 @@ def test_grouped_attention_equals_monai(size, monkeypatch):
     with torch.inference_mode():
         found = grouped.run_stage(layer, x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_blocks_of_voxels_are_embedded_as_monais_convolution_does(parts):
+    torch.manual_seed(0)
+    transformer = SwinTransformer(
+        in_chans=1, embed_dim=12, window_size=(7, 7, 7), patch_size=(2, 2, 2), depths=(2, 2, 2, 2),
+        num_heads=(3, 3, 3, 3), spatial_dims=3,
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 1, 32, 32, 64)
+    with torch.inference_mode():
+        expected = transformer(x, normalize=True)
+        state = transformer.state_dict()
+        grouped.group_windows(transformer)
+        transformer.load_state_dict(state)
+        shares = x if parts == 1 else torch.cat([x - 1, torch.ones_like(x)], dim=1)  # whose sum is x
+        found = grouped.hidden_maps(transformer, shares)
+    assert [tuple(own.shape) for own in found] == [tuple(own.shape) for own in expected]
+    assert all(torch.allclose(own, other, atol=1e-4) for own, other in zip(found, expected, strict=True))
