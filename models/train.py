@@ -105,7 +105,8 @@ def train(
     whose weights and embeddings to begin with; see `begin_model` for settings with more classes than it has, and for
     transfer. cache_dir: where text embeddings are kept. stop_after: end
     this call after that many steps; `last.safetensors` is then the checkpoint. Raises TrainingDiverged on a value that
-    is not finite, ValueError when `out_dir` holds a run with other settings.
+    is not finite, ValueError when `out_dir` holds a run with other settings, and where gradients would be wrong (see
+    `Backbone.check_training`).
     """
     settings, out = train_settings, Path(out_dir)
     fabric = launch(settings)
@@ -114,6 +115,7 @@ def train(
         network, metadata = begin_model(
             model_settings, settings, start_from, embeddings, cache_dir, table_versions or {}, extra or {}, transfer
         )
+        network.backbone.check_training(model_settings.patch, fabric.device, settings.precision)
         network, first = going_on(out / LAST, network, metadata)
         last = settings.steps if stop_after is None else min(settings.steps, first + stop_after)
         state = load_state(out / LAST) if first else {}

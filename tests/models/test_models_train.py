@@ -244,6 +244,16 @@ def test_a_compiled_backbone_keeps_its_keys_and_learns_the_same(tmp_path, monkey
     assert all(torch.allclose(found[name], value, atol=1e-4) for name, value in expected.items())
 
 
+@pytest.mark.parametrize(("along_x", "right"), [(16, False), (32, False), (48, True)])
+def test_bf16_is_refused_where_a_cpu_has_wrong_gradients(tmp_path, along_x, right):
+    # `tiny` halves four times: its deepest map is 1, 2 or 3 long
+    model = replace(MODEL, patch=(along_x, 16, 16))
+    settings = TrainSettings(steps=1, precision="bf16-mixed", **FAST)
+    with nullcontext() if right else pytest.raises(ValueError, match=r"2 long.*32-true, or at least 48 voxels along X"):
+        train(BoxSource(), model, settings, tmp_path)
+    assert (tmp_path / FINAL).exists() == right
+
+
 def test_accumulation_sums_batches(tmp_path):
     result = train(BoxSource(), MODEL, TrainSettings(steps=1, accumulate=3, **FAST), tmp_path)
     assert result.steps == 1
