@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ from datasets_registry.taxonomy import class_info, class_names
 from imaging.bits import Bits, empty_bits, words_for
 from models.checkpoint import ModelMetadata
 from models.cleaned import Cleaned
-from models.infer_bits import Handover, Sink, threshold
+from models.infer_bits import Handover, Sink
 from models.infer_network import Network, Query, Say, is_out_of_memory
 from models.infer_progress import Meter, Reporter
 from models.infer_scan import ArrayScan, Scan, not_air, read_slabs
+from models.infer_scores import NotFiniteLogits, Scores, Tally
 from models.infer_windows import Box, WindowGrid, gaussian_weight
 from models.sampling import window_hu
-from models.scores import MOST_VARIANTS, Agreement, SurfaceEntropy
+from models.scores import MOST_VARIANTS, Agreement
 from models.settings import ModelSettings, Precision
 from models.universal import UniversalModel
 
@@ -36,23 +37,6 @@ class FreeText:
 
     titles: tuple[str, ...]
     rows: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a model says about a scan, beside the masks.
-
-    mean_prob: for each class and free text asked for, the mean probability inside its mask, nan where the mask is
-    empty. channels: the bit of each. remarks: what had to be done to get through, such as smaller batches.
-    boundary_entropy: binary entropy in bits, mean over the voxels at the mask's surface; nan where the mask is empty.
-    agreement: mean pairwise DSC of the members of an ensemble, or of test-time variants; None with one.
-    """
-
-    mean_prob: dict[str, float]
-    channels: dict[str, int]
-    remarks: tuple[str, ...] = ()
-    boundary_entropy: dict[str, float] = field(default_factory=dict)
-    agreement: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +139,9 @@ class Predictor:
 
         classes: names or titles wanted (all for None); only these are computed. free_text: what else to look for.
         report: told how far the prediction is, first after the first windows, with an estimate of time and memory.
-        say: told what is done when memory runs out; else it is logged as a warning. Memory does not grow with the
-        length of the scan. Raises KeyError for a class the model does not have.
+        say: told what is done when memory runs out, or when float16 overflows: then all slabs are made, and given, once
+        more in bfloat16. Without it that is logged as a warning. Memory does not grow with the length of the scan.
+        Raises KeyError for a class the model does not have, NotFiniteLogits where its logits are NaN or infinite.
         """
         names = self.settings.select(classes)
         texts = () if free_text is None else free_text.titles
@@ -170,28 +155,27 @@ class Predictor:
             remarks.append(remark)
             (say or logging.getLogger(__name__).warning)(remark)
 
-        sums = counts = torch.zeros(len(query), dtype=torch.float64)
-        doubt = SurfaceEntropy(list(channels.values()), self._grid(scan).axis)
-        opinions = self.network.opinions
-        agreement = Agreement(opinions, len(query), self.settings.patch) if opinions > 1 else None
-        self.network.watch = None if agreement is None else agreement.add
-        handover = Handover(sink)
-        for slab in self.slabs(scan, query, report=report, say=told):
-            handover.flush()  # a GPU has this slab to do meanwhile, which is launched but not done
-            made, own_sums, own_counts = threshold(slab.logits, list(channels.values()), words)
-            sums, counts = sums.to(made.device) + own_sums, counts.to(made.device) + own_counts
-            doubt.add(slab.logits, made)
-            handover.put(slab.box, made)
-        handover.flush()
-        means = sums / counts  # 0 / 0, of an empty mask, is nan
-        agreed = [None] * len(query) if agreement is None else agreement.means()
-        return Scores(
-            dict(zip(channels, means.tolist(), strict=True)),
-            channels,
-            tuple(remarks),
-            dict(zip(channels, doubt.means(), strict=True)),
-            dict(zip(channels, agreed, strict=True)),
-        )
+        def attempt() -> Scores:
+            tally = Tally(channels, words, self._grid(scan).axis)
+            opinions = self.network.opinions
+            agreement = Agreement(opinions, len(query), self.settings.patch) if opinions > 1 else None
+            self.network.watch = None if agreement is None else agreement.add
+            handover = Handover(sink)
+            for slab in self.slabs(scan, query, report=report, say=told):
+                handover.flush()  # a GPU has this slab to do meanwhile, which is launched but not done
+                handover.put(slab.box, tally.add(slab.logits))
+            handover.flush()
+            agreed = [None] * len(query) if agreement is None else agreement.means()
+            return tally.scores(agreed, remarks, self.network.precision)
+
+        try:
+            return attempt()
+        except NotFiniteLogits as error:
+            if self.network.precision != "16-mixed":
+                raise
+            told(f"float16 overflows for {', '.join(error.titles)}; this scan is predicted again in bf16-mixed")
+            with self.network.in_precision("bf16-mixed"):
+                return attempt()
 
     def _grid(self, scan: Scan) -> WindowGrid:
         return WindowGrid(scan.shape, self.settings.patch, self.overlap)

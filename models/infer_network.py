@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
 
@@ -97,6 +98,7 @@ class Network:
             raise ValueError(f"precision {precision!r}: expected one of {', '.join(get_args(Precision))}")
         self._models = [model.eval() for model in models]
         self._halved: dict[UniversalModel, UniversalModel] = {}
+        self._half: torch.dtype | None = None  # of `_halved`
         self._recorder = Recorder()
         self._wanted = torch.device(device)
         self._precision = precision
@@ -115,6 +117,15 @@ class Network:
     def precision(self) -> Precision:
         """The precision in use, which the device decides unless it was given."""
         return self._precision or default_precision(self.device.type)
+
+    @contextmanager
+    def in_precision(self, precision: Precision) -> Iterator[None]:
+        """Predict in another precision; the next scan's is what it was."""
+        before, self._precision = self._precision, precision
+        try:
+            yield
+        finally:
+            self._precision = before
 
     def start(self, say: Say | None = None) -> None:
         """Begin a scan: on the device asked for, though the last scan may have ended on the CPU.
@@ -220,10 +231,10 @@ class Network:
                 model.to(device)
         self.device = device
         half = _HALVES.get(self.precision) if device.type == "cuda" else None
-        if half is None:
-            self._halved = {}
+        if half != self._half:
+            self._half, self._halved = half, {}
             self._recorder.clear()
-        elif not self._halved:
+        if half is not None and not self._halved:
             self._halve(half)
 
     def _halve(self, half: torch.dtype) -> None:

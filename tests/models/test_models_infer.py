@@ -15,6 +15,7 @@ from imaging.bits import get_channel
 from models.infer import FreeText, Predictor, predict_bits
 from models.infer_bits import threshold
 from models.infer_scan import ArrayScan, read_slabs
+from models.infer_scores import NotFiniteLogits
 from models.infer_windows import WindowGrid, gaussian_weight, window_starts
 from models.sampling import window_hu
 from models.settings import ModelSettings
@@ -206,6 +207,39 @@ def test_certain_models_leave_an_ensemble_finite():
     chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
     found = predict_bits([WindowNetwork(chosen.classes, shift) for shift in (90.0, 120.0)], chosen, scan((8, 8, 8)))
     assert found.mean_prob["liver"] == 1.0
+
+
+class Loud(torch.nn.Module):
+    """Logits of two classes: value - 0.5, and that times 200,000, which float16 cannot hold."""
+
+    def __init__(self, factor=2e5):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor([[1.0], [factor]]).view(2, 1, 1, 1, 1))
+
+    def forward(self, x, *_, **__):
+        return torch.nn.functional.conv3d(x - 0.5, self.scale)
+
+
+def test_where_float16_overflows_the_scan_is_predicted_again_in_bfloat16():
+    chosen = ModelSettings(classes=("liver", "aorta"), patch=(8, 8, 8))
+    image, said, slabs = scan((8, 10, 20)), [], []
+    predictor = Predictor([Loud()], chosen, precision="16-mixed")
+    found = predictor.predict(ArrayScan(image), say=said.append)
+    assert said == ["float16 overflows for aorta; this scan is predicted again in bf16-mixed"]
+    assert found.scores.remarks == tuple(said)
+    assert np.array_equal(found.bits, predict_bits([Loud()], chosen, image, precision="bf16-mixed").bits)
+    assert masks(found, chosen)[1].any()
+    scores = predictor.stream(ArrayScan(image), lambda box, _: slabs.append(box), say=said.append)
+    assert said[1:] == list(scores.remarks) == said[:1]  # each scan begins in the precision asked for
+    assert slabs[: len(slabs) // 2] == slabs[len(slabs) // 2 :]
+
+
+@pytest.mark.parametrize("factor", [np.inf, np.nan])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_logits_that_are_no_numbers_are_an_error_and_no_empty_mask(factor, precision):
+    chosen = ModelSettings(classes=("liver", "aorta"), patch=(8, 8, 8))
+    with pytest.raises(NotFiniteLogits, match=r"NaN or infinite logits in (32-true|bf16-mixed) for aorta;"):
+        predict_bits([Loud(factor)], chosen, scan((8, 8, 12)), precision=precision)
 
 
 def test_out_of_memory_halves_the_batch_and_says_so():
