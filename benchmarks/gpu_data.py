@@ -15,7 +15,7 @@ from benchmarks.loader import LakeSource
 from catalog.lake import Lake
 from datasets_registry.miniatures.phantom import make_anatomy, render
 from datasets_registry.taxonomy import all_classes
-from imaging.bits import get_channel
+from imaging.bits import Bits, get_channel
 from models.plan import TrainCase
 
 
@@ -70,7 +70,7 @@ def _affine(scale: Scale) -> NDArray[np.float64]:
     return affine
 
 
-def one_more(scale: Scale) -> NDArray[np.int16]:
-    """Return the scan of a patient that the lake does not have, (X, Y, Z) HU, X fastest as the lake has it."""
-    scan = render(make_anatomy(scale.cases), (scale.scan,) * 3, _affine(scale), seed=99)[0]
-    return np.asfortranarray(scan.array)
+def one_more(scale: Scale) -> tuple[NDArray[np.int16], Bits]:
+    """Return a patient that the lake does not have: (X, Y, Z) HU, X fastest as the lake has it, and true bits."""
+    scan, bits = render(make_anatomy(scale.cases), (scale.scan,) * 3, _affine(scale), seed=99)
+    return np.asfortranarray(scan.array), bits

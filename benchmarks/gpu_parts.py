@@ -167,7 +167,7 @@ def _scan(
     scale: Scale, model: UniversalModel, settings: ModelSettings, reference: ReferenceModel, flops: float, name: str
 ) -> None:
     """Print and record the time of a whole scan by both forms, memory, share of peak and agreement."""
-    image = one_more(scale)
+    image, truth = one_more(scale)
     precision: Precision = "bf16-mixed" if scale.cuda else "32-true"
 
     predictor = Predictor(
@@ -194,8 +194,10 @@ def _scan(
     achieved = windows * flops / ours_s / 1e12
     peak = next((v for k, v in PEAK_TFLOPS.items() if scale.cuda and k in torch.cuda.get_device_name()), float("nan"))
     print(f"{name}: {windows} windows, {achieved:.1f} TFLOP/s, {100 * achieved / peak:.1f} % of the card's bf16 peak")
-    for line in dice_lines(masks, theirs, settings.classes):
-        print(f"{name}: {line}", flush=True)
+    drawn = np.stack([get_channel(truth, channel) for channel in settings.channels])
+    for label, others in (("both masks", theirs), ("our masks and the truth", drawn)):
+        for line in dice_lines(masks, others, settings.classes):
+            print(f"{name}, {label}: {line}", flush=True)
 
 
 def dice_lines(masks: NDArray[np.bool_], others: NDArray[np.bool_], classes: Sequence[str]) -> list[str]:
@@ -205,7 +207,7 @@ def dice_lines(masks: NDArray[np.bool_], others: NDArray[np.bool_], classes: Seq
     lowest = min(dice.items(), key=lambda found: found[1], default=None)
     overall, mean = 2 * both.sum() / max(sizes.sum(), 1), np.mean(list(dice.values()) or [np.nan])
     return [
-        f"DSC between both masks {overall:.5f} over all {int(others.sum())} voxels",
+        f"DSC {overall:.5f} over all {int(others.sum())} voxels",
         f"{mean:.5f} is the mean DSC of {len(dice)} classes found, lowest {lowest}",
     ]
 

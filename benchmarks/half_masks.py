@@ -1,9 +1,10 @@
 """What half precision changes in the masks, worked out on a CPU: the steps a GPU takes, in its number format.
 
-`python -m benchmarks.half_masks` trains Swin UNETR on drawn patients and predicts another one: in fp32, by the copy in
-bfloat16 that a GPU runs, with only the scan or only the weights rounded, and by PyTorch's autocast. It prints the DSC
-of each to the masks in fp32. Three quarters of an hour on two cores. `python -m benchmarks.gpu` compares fp32 and bf16
-on a GPU, whose kernels add in another order.
+`python -m benchmarks.half_masks` trains Swin UNETR on drawn patients, or takes `--checkpoint FILE`, and predicts
+another one: in fp32, by the copies in bfloat16 and float16 that a GPU runs, with only the scan or only the weights
+rounded, and by PyTorch's autocast. It prints the DSC of each to the masks in fp32, and of those to the truth. Three
+quarters of an hour on two cores. `python -m benchmarks.gpu` compares fp32 and bf16 on a GPU, whose kernels add in
+another order.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class _Form(nn.Module):
 
 def _forms(model: UniversalModel) -> dict[str, Run]:
     """Return what is compared, by name; the first is what the others are compared with."""
-    twin, rounded = halved(model, HALF), copy.deepcopy(model)
+    twin, rounded, finer = halved(model, HALF), copy.deepcopy(model), halved(model, torch.float16)
     for weight in rounded.backbone.parameters():
         weight.data = weight.data.to(HALF).float()
 
@@ -67,6 +68,7 @@ def _forms(model: UniversalModel) -> dict[str, Run]:
         "weights alone rounded": rounded,
         "all in bf16, the scan rounded too": lambda x, classes: twin(x.to(HALF), classes),
         "all in bf16, the scan in two numbers": lambda x, classes: twin(in_two(x, HALF), classes),
+        "all in fp16": lambda x, classes: finer(in_two(x, torch.float16), classes),
         "autocast": autocast,
     }
 
@@ -75,19 +77,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run it; the arguments are those of the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.half_masks", description=main.__doc__)
     parser.add_argument("--steps", type=int, default=SCALE.steps, help="of the training")
-    scale = Scale(**{**vars(SCALE), "steps": parser.parse_args(arguments or []).steps})
-    with tempfile.TemporaryDirectory() as folder:
-        model, metadata = load_model(train_briefly(scale, Path(folder)), "cpu")
-    settings, scan = metadata.model, ArrayScan(one_more(scale))
+    parser.add_argument("--checkpoint", type=Path, help="a network to compare, in place of training one")
+    chosen = parser.parse_args(arguments or [])
+    if chosen.checkpoint is None:
+        with tempfile.TemporaryDirectory() as folder:
+            scale = Scale(**{**vars(SCALE), "steps": chosen.steps})
+            model, metadata = load_model(train_briefly(scale, Path(folder)), "cpu")
+    else:
+        model, metadata = load_model(chosen.checkpoint, "cpu")
+    settings = metadata.model
+    volume, truth = one_more(SCALE)
+    scan = ArrayScan(volume)
     expected: NDArray[np.bool_] | None = None
     for name, run in _forms(model.eval()).items():
         began = time.perf_counter()
         form: Any = _Form(run)
-        bits = Predictor([form], settings, overlap=OVERLAP, batch=scale.windows).predict(scan).bits
+        bits = Predictor([form], settings, overlap=OVERLAP, batch=SCALE.windows).predict(scan).bits
         masks = np.stack([get_channel(bits, channel) for channel in settings.channels])
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
         if expected is None:
             expected = masks
+            drawn = np.stack([get_channel(truth, channel) for channel in settings.channels])
+            print("\n".join(f"{name}, to the truth: {line}" for line in dice_lines(masks, drawn, settings.classes)))
         else:
             print("\n".join(f"{name}: {line}" for line in dice_lines(masks, expected, settings.classes)), flush=True)
 
