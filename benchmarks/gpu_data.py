@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from benchmarks.loader import LakeSource
 from catalog.lake import Lake
 from datasets_registry.miniatures.phantom import make_anatomy, render
-from datasets_registry.taxonomy import all_classes
+from datasets_registry.taxonomy import all_classes, class_names
 from imaging.bits import Bits, get_channel
 from models.plan import TrainCase
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is. steps: of the training."""
+    """How large everything is. steps: of the training. classes: that are learnt."""
 
     device: str
     backbone: str
@@ -33,6 +33,7 @@ class Scale:
     steps: int
     readers: int
     spacing_mm: float
+    classes: tuple[str, ...] = class_names()
 
     @property
     def cuda(self) -> bool:

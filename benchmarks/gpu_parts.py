@@ -92,12 +92,16 @@ def train_briefly(scale: Scale, folder: Path) -> Path:
     source = phantoms(scale, folder)
     preset = load_preset(
         "paper",
-        model={"backbone": scale.backbone, "text_encoder": "hashing", "patch": [scale.patch] * 3},
+        model={
+            "backbone": scale.backbone,
+            "text_encoder": "hashing",
+            "patch": [scale.patch] * 3,
+            "classes": list(scale.classes),
+        },
         train={
             "steps": scale.steps,
             "batch": scale.batch,
             "warmup": 10,
-            "lr": 1e-3,  # for masks with clear edges after a few steps
             "balance": 0.1,
             "save_every": 0,
             "readers": scale.readers,
@@ -135,15 +139,15 @@ def _windows(scale: Scale, model: UniversalModel, reference: ReferenceModel) -> 
         torch.backends.cudnn.allow_tf32 = False
         print(f"window: reference, no TF32    {_milliseconds(lambda: reference(x[:1]), scale):8.2f} ms", flush=True)
         torch.backends.cudnn.allow_tf32 = True
-    twin, recorder = halved(model, torch.bfloat16), Recorder()
-    for count in (1, scale.windows):
-        part = in_two(x[:count], torch.bfloat16)
+    for half, count in itertools.product((torch.bfloat16, torch.float16), (1, scale.windows)):
+        twin, recorder, label = halved(model, half), Recorder(), f"window: ours, {half}, batch {count}"
+        part = in_two(x[:count], half)
         each = _milliseconds(lambda: twin(part), scale) / count  # noqa: B023
         body = _milliseconds(lambda: twin.backbone(part), scale) / count  # noqa: B023
-        print(f"window: ours, bf16, batch {count}: {each:8.2f} ms, of which the backbone {body:8.2f}")
+        print(f"{label}: {each:8.2f} ms, of which the backbone {body:8.2f}")
         if scale.cuda:
             replayed = _milliseconds(lambda: recorder.run(twin, part, "window"), scale) / count  # noqa: B023
-            print(f"window: ours, bf16, batch {count}, replayed: {replayed:8.2f} ms", flush=True)
+            print(f"{label}, replayed: {replayed:8.2f} ms", flush=True)
 
 
 def _milliseconds(run: Callable[[], Any], scale: Scale) -> float:
@@ -168,36 +172,41 @@ def _scan(
 ) -> None:
     """Print and record the time of a whole scan by both forms, memory, share of peak and agreement."""
     image, truth = one_more(scale)
-    precision: Precision = "bf16-mixed" if scale.cuda else "32-true"
-
-    predictor = Predictor(
-        model, settings, overlap=OVERLAP, batch=scale.windows, device=scale.device, precision=precision
-    )
-
-    def ours() -> Bits:
-        return predictor.predict(ArrayScan(image)).bits
 
     def peer() -> NDArray[np.bool_]:
         return _reference_masks(reference, image, settings, scale)
 
-    print(f"{name}: {_seconds(ours, scale)[0]:.2f} s for the first scan, with what is built and recorded once")
-    ours_s, ours_gb, bits = _measured(ours, scale, 5)
     theirs_s, theirs_gb, theirs = _measured(peer, scale, 1)
-    masks = np.stack([get_channel(bits, channel) for channel in settings.channels])
-    windows = len(window_starts(scale.scan, scale.patch, OVERLAP)) ** 3
+    strict_s = theirs_s
     if scale.cuda:
-        record(name, ours_s, theirs_s, "s")
-        record(f"{name} memory", ours_gb, theirs_gb, "GB")
         torch.backends.cudnn.allow_tf32 = False  # PyTorch lets convolutions round to TF32 unless told not to
-        record(f"{name}, no TF32", ours_s, _measured(peer, scale, 1)[0], "s")
+        strict_s, _, theirs = _measured(peer, scale, 1)
         torch.backends.cudnn.allow_tf32 = True
-    achieved = windows * flops / ours_s / 1e12
-    peak = next((v for k, v in PEAK_TFLOPS.items() if scale.cuda and k in torch.cuda.get_device_name()), float("nan"))
-    print(f"{name}: {windows} windows, {achieved:.1f} TFLOP/s, {100 * achieved / peak:.1f} % of the card's bf16 peak")
     drawn = np.stack([get_channel(truth, channel) for channel in settings.channels])
-    for label, others in (("both masks", theirs), ("our masks and the truth", drawn)):
-        for line in dice_lines(masks, others, settings.classes):
-            print(f"{name}, {label}: {line}", flush=True)
+    windows = len(window_starts(scale.scan, scale.patch, OVERLAP)) ** 3
+    peak = next((v for k, v in PEAK_TFLOPS.items() if scale.cuda and k in torch.cuda.get_device_name()), float("nan"))
+    halves: tuple[Precision, ...] = ("16-mixed", "bf16-mixed") if scale.cuda else ("32-true",)
+    for precision in halves:
+        label = f"{name}, bf16" if precision == "bf16-mixed" else name
+        predictor = Predictor(
+            model, settings, overlap=OVERLAP, batch=scale.windows, device=scale.device, precision=precision
+        )
+
+        def ours(predictor: Predictor = predictor) -> Bits:
+            return predictor.predict(ArrayScan(image)).bits
+
+        print(f"{label}: {_seconds(ours, scale)[0]:.2f} s for the first scan, with what is built and recorded once")
+        ours_s, ours_gb, bits = _measured(ours, scale, 5)
+        if scale.cuda:
+            record(label, ours_s, theirs_s, "s")
+            record(f"{label} memory", ours_gb, theirs_gb, "GB")
+            record(f"{label}, no TF32", ours_s, strict_s, "s")
+        achieved = windows * flops / ours_s / 1e12
+        print(f"{label}: {windows} windows, {achieved:.1f} TFLOP/s, {100 * achieved / peak:.1f} % of the card's peak")
+        masks = np.stack([get_channel(bits, channel) for channel in settings.channels])
+        for pair, others in (("both masks", theirs), ("our masks and the truth", drawn)):
+            for line in dice_lines(masks, others, settings.classes):
+                print(f"{label}, {pair}: {line}", flush=True)
 
 
 def dice_lines(masks: NDArray[np.bool_], others: NDArray[np.bool_], classes: Sequence[str]) -> list[str]:

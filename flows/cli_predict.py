@@ -31,7 +31,7 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default WORKSPACE/predictions/SCAN.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto; default CTFACTORY_DEVICE.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed; default bf16-mixed on a GPU, 32-true else.")
+        str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed; default 16-mixed on a GPU, 32-true else.")
     ] = None,
     encoder: Annotated[
         str | None, typer.Option("--text-encoder", help="Embeds the prompts; default the one the model was made with.")

@@ -23,16 +23,22 @@ def _dot(w, b, x0, x1, x2, x3, x4, x5, x6, x7):
 
 
 @triton.jit
+def _relu(x):
+    """ReLU that keeps NaN, as PyTorch's does: a plain maximum would turn it into 0, and no one would notice it."""
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def _layer(w, b, x0, x1, x2, x3, x4, x5, x6, x7):
     """A layer of 8 outputs and ReLU."""
-    y0 = tl.maximum(_dot(w, b, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
-    y1 = tl.maximum(_dot(w + 8, b + 1, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
-    y2 = tl.maximum(_dot(w + 16, b + 2, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
-    y3 = tl.maximum(_dot(w + 24, b + 3, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
-    y4 = tl.maximum(_dot(w + 32, b + 4, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
-    y5 = tl.maximum(_dot(w + 40, b + 5, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
-    y6 = tl.maximum(_dot(w + 48, b + 6, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
-    y7 = tl.maximum(_dot(w + 56, b + 7, x0, x1, x2, x3, x4, x5, x6, x7), 0.0)
+    y0 = _relu(_dot(w, b, x0, x1, x2, x3, x4, x5, x6, x7))
+    y1 = _relu(_dot(w + 8, b + 1, x0, x1, x2, x3, x4, x5, x6, x7))
+    y2 = _relu(_dot(w + 16, b + 2, x0, x1, x2, x3, x4, x5, x6, x7))
+    y3 = _relu(_dot(w + 24, b + 3, x0, x1, x2, x3, x4, x5, x6, x7))
+    y4 = _relu(_dot(w + 32, b + 4, x0, x1, x2, x3, x4, x5, x6, x7))
+    y5 = _relu(_dot(w + 40, b + 5, x0, x1, x2, x3, x4, x5, x6, x7))
+    y6 = _relu(_dot(w + 48, b + 6, x0, x1, x2, x3, x4, x5, x6, x7))
+    y7 = _relu(_dot(w + 56, b + 7, x0, x1, x2, x3, x4, x5, x6, x7))
     return y0, y1, y2, y3, y4, y5, y6, y7
 
 

@@ -166,12 +166,12 @@ class Predictor:
                 handover.put(slab.box, tally.add(slab.logits))
             handover.flush()
             agreed = [None] * len(query) if agreement is None else agreement.means()
-            return tally.scores(agreed, remarks, self.network.precision)
+            return tally.scores(agreed, remarks, self.network.wanted_precision)
 
         try:
             return attempt()
         except NotFiniteLogits as error:
-            if self.network.precision != "16-mixed":
+            if self.network.wanted_precision != "16-mixed":
                 raise
             told(f"float16 overflows for {', '.join(error.titles)}; this scan is predicted again in bf16-mixed")
             with self.network.in_precision("bf16-mixed"):

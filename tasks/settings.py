@@ -150,7 +150,7 @@ class Settings(BaseSettings):
         None, description="Windows of a scan predicted in one pass; default by the device, fewer where memory runs out."
     )
     predict_precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = Field(
-        None, description="Precision of prediction; default bf16-mixed on a GPU and 32-true on a CPU."
+        None, description="Precision of prediction; default 16-mixed on a GPU and 32-true on a CPU."
     )
     test_time_variants: int = Field(
         0,

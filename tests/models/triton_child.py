@@ -50,6 +50,27 @@ def _tokens(channels: int, dtype: torch.dtype, near: float) -> None:
     assert torch.allclose(normed.float(), expected, atol=near)
 
 
+def _overflow(value: float) -> None:
+    """What float16 makes of a number too large has to reach the logits, or nobody would notice."""
+    features, parameters = torch.randn(1, 8, 600), torch.randn(1, 3, 153)
+    features[0, 2, 7] = value
+    logits = head_kernel(features, parameters)
+    assert torch.equal(logits.isfinite(), head_logits(features, parameters).isfinite())
+    assert not logits[0, :, 7].isfinite().any()
+    rows = torch.randn(1, 300, 8).half()
+    rows[0, 5, 3] = value
+    mean, variance = moments(rows)
+    assert not mean[0, 3].isfinite()
+    assert not variance[0, 3].isfinite()
+    for slope in (0.0, 0.01):
+        into = torch.empty_like(rows)
+        scaling = (variance.rsqrt().float(), (-mean * variance.rsqrt()).float())
+        apply(rows, into, scaling, slope)
+        assert into[0, :, 3].isnan().all()
+        assert into[0, :, :3].isfinite().all()
+    assert norm(rows, None, None, None, 1e-5)[0, 5].isnan().all()
+
+
 def _slabs(shape: tuple[int, int, int], axis: int, channels: tuple[int, ...]) -> None:
     logits = torch.randn(len(channels), *shape) * 20  # some so sure that they round to 1
     logits[0] = -1.0  # a class nobody found
@@ -86,5 +107,7 @@ if __name__ == "__main__":
     _convolution(96, 48, 64)
     _convolution(16, 40, 16)
     with torch.no_grad():
+        for value in (float("nan"), float("inf")):
+            _overflow(value)
         features, parameters = torch.randn(2, 8, 1000), torch.randn(2, 3, 153)
         assert torch.allclose(head_kernel(features, parameters), head_logits(features, parameters), atol=1e-4)
