@@ -173,9 +173,11 @@ class Predictor:
         except NotFiniteLogits as error:
             if self.network.wanted_precision != "16-mixed":
                 raise
-            told(f"float16 overflows for {', '.join(error.titles)}; this scan is predicted again in bf16-mixed")
-            with self.network.in_precision("bf16-mixed"):
-                return attempt()
+            titles = error.titles
+        # after the handler, which keeps the logits of the first attempt alive
+        told(f"float16 overflows for {', '.join(titles)}; this scan is predicted again in bf16-mixed")
+        with self.network.in_precision("bf16-mixed"):
+            return attempt()
 
     def _grid(self, scan: Scan) -> WindowGrid:
         return WindowGrid(scan.shape, self.settings.patch, self.overlap)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from window_network import WindowNetwork, whole_volume_logits
 from imaging.bits import get_channel
 from models.infer import FreeText, Predictor, predict_bits
 from models.infer_bits import threshold
+from models.infer_network import default_precision
 from models.infer_scan import ArrayScan, read_slabs
-from models.infer_scores import NotFiniteLogits
+from models.infer_scores import NotFiniteLogits, Tally
 from models.infer_windows import WindowGrid, gaussian_weight, window_starts
 from models.sampling import window_hu
 from models.settings import ModelSettings
@@ -232,6 +235,29 @@ def test_where_float16_overflows_the_scan_is_predicted_again_in_bfloat16():
     scores = predictor.stream(ArrayScan(image), lambda box, _: slabs.append(box), say=said.append)
     assert said[1:] == list(scores.remarks) == said[:1]  # each scan begins in the precision asked for
     assert slabs[: len(slabs) // 2] == slabs[len(slabs) // 2 :]
+
+
+def test_a_scan_begins_in_float16_on_a_gpu_and_in_float32_on_a_cpu():
+    chosen = ModelSettings(classes=("liver",), patch=(8, 8, 8))
+    assert [default_precision(device) for device in ("cuda:1", "cpu")] == ["16-mixed", "32-true"]
+    assert Predictor([Loud()], chosen, device="cuda", batch=1).network.wanted_precision == "16-mixed"
+
+
+def test_nothing_of_the_first_attempt_is_left_in_memory_for_the_second(monkeypatch):
+    chosen = ModelSettings(classes=("liver", "aorta"), patch=(8, 8, 8))
+    tallies = []
+
+    def watched(*given):
+        gc.collect()
+        alive = [reference for reference in tallies if reference() is not None]
+        tally = Tally(*given)
+        tallies.append(weakref.ref(tally))
+        assert not alive
+        return tally
+
+    monkeypatch.setattr("models.infer.Tally", watched)
+    predict_bits([Loud()], chosen, scan((8, 8, 12)), precision="16-mixed")
+    assert len(tallies) == 2
 
 
 @pytest.mark.parametrize("factor", [np.inf, np.nan])
