@@ -3,8 +3,8 @@
 1. Parameters and FLOPs of each backbone, the paper's efficiency figures.
 2. Training much as the `paper` preset (batch 6, 96^3, bf16, 8 readers) from a lake of phantoms: time spent waiting.
 3. With those weights, which give smooth masks: one window by the reference form and by ours, launched and replayed.
-4. A whole scan of 300^3, overlap 0.5: ours in fp16 and bf16 against the reference form in fp32 (window batch 1,
-   grouped convolutions, whole-volume logits), with the DSC between the masks.
+4. A whole scan of 300^3, overlap 0.5: ours in fp16 and bf16, 18 windows a pass, against the reference form in fp32
+   (window batch 1, grouped convolutions, whole-volume logits), with the DSC between the masks.
 `python -m benchmarks.gpu --small --device cpu` runs all of it on tiny volumes, to see that it works.
 """
 

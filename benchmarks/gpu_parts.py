@@ -139,7 +139,8 @@ def _windows(scale: Scale, model: UniversalModel, reference: ReferenceModel) -> 
         torch.backends.cudnn.allow_tf32 = False
         print(f"window: reference, no TF32    {_milliseconds(lambda: reference(x[:1]), scale):8.2f} ms", flush=True)
         torch.backends.cudnn.allow_tf32 = True
-    for half, count in itertools.product((torch.bfloat16, torch.float16), (1, scale.windows)):
+    halves = (torch.bfloat16, torch.float16) if scale.cuda else (torch.bfloat16,)  # a CPU's float16 is emulated
+    for half, count in itertools.product(halves, (1, scale.windows)):
         twin, recorder, label = halved(model, half), Recorder(), f"window: ours, {half}, batch {count}"
         part = in_two(x[:count], half)
         each = _milliseconds(lambda: twin(part), scale) / count  # noqa: B023
@@ -243,7 +244,7 @@ def _reference_masks(
     The windows lie where ours do. MONAI's sliding window does the same sums, and more copies.
     """
     values = window_hu(np.ascontiguousarray(image), settings.hu_window).to(scale.device)
-    weight = gaussian_weight(settings.patch).to(scale.device)
+    weight = gaussian_weight(settings.patch, device=scale.device)
     total = torch.zeros(len(settings.classes), *image.shape, device=scale.device)
     count = torch.zeros(image.shape, device=scale.device)
     starts = [window_starts(n, p, OVERLAP) for n, p in zip(image.shape, settings.patch, strict=True)]

@@ -10,8 +10,9 @@ from monai.networks.nets.swin_unetr import PatchMergingV2
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import half_ops
 from models.backbone_base import Backbone
-from models.half_ops import in_half, join
+from models.half_ops import in_half
 from models.volume_ops import convolve, convolve_joined, frugal, normalise_
 from models.window_attention import group_windows, hidden_maps
 
@@ -99,9 +100,13 @@ def _call(part: nn.Module, *inputs: Tensor) -> Tensor:
 def _encode(part: UnetrBasicBlock, x: Tensor) -> Tensor:
     """Return what `part` makes of `x`, in less time and memory; see `models.volume_ops`."""
     block: UnetResBlock = part.layer
-    kernels = block.conv1.conv.weight
-    aside = convolve(x, block.conv3.conv.weight, padding=0) if block.downsample else x
-    return _finish(block, convolve(x, kernels), aside)
+    first = convolve(x, block.conv1.conv.weight)
+    if not block.downsample:
+        return _finish(block, first, x)
+    mixing = block.conv3.conv.weight  # (O, C, 1, 1, 1)
+    if in_half(x) and mixing.shape[1] == 1:
+        return _finish(block, first, x, mixing.flatten())
+    return _finish(block, first, convolve(x, mixing, padding=0))
 
 
 def _join(part: UnetrUpBlock, low: Tensor, skip: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ def _join(part: UnetrUpBlock, low: Tensor, skip: Tensor) -> Tensor:
     block: UnetResBlock = part.conv_block
     up = part.transp_conv.conv
     if in_half(low):
-        joined = join(low, up, skip)
+        joined = half_ops.join(low, up, skip)
         aside = convolve(joined, block.conv3.conv.weight, padding=0)
         return _finish(block, convolve(joined, block.conv1.conv.weight), aside)
     first = convolve_joined(low, up, skip, block.conv1.conv.weight, None)
@@ -117,11 +122,17 @@ def _join(part: UnetrUpBlock, low: Tensor, skip: Tensor) -> Tensor:
     return _finish(block, first, aside)
 
 
-def _finish(block: UnetResBlock, first: Tensor, aside: Tensor) -> Tensor:
-    """Return the rest of a residual block after its first convolution; `aside`: what is added at its end."""
-    eps = block.norm1.eps
-    second = convolve(normalise_(first, None, None, eps, SLOPE), block.conv2.conv.weight)
-    return normalise_(second, None, None, eps, SLOPE, beside=aside, beside_too=block.downsample)
+def _finish(block: UnetResBlock, first: Tensor, aside: Tensor, times: Tensor | None = None) -> Tensor:
+    """Return the rest of a residual block after its first convolution; `aside`: what is added at its end.
+
+    times: see `half_ops.normalise_`.
+    """
+    eps, weight = block.norm1.eps, block.conv2.conv.weight
+    own = len(weight)
+    second = convolve(normalise_(first, None, None, eps, SLOPE, channels=own), weight)
+    if times is not None:
+        return half_ops.normalise_(second, None, None, eps, SLOPE, aside, channels=own, times=times)
+    return normalise_(second, None, None, eps, SLOPE, aside, block.downsample, channels=own)
 
 
 def published_swin_unetr() -> SwinUnetrBackbone:

@@ -14,7 +14,9 @@ from models.gpu_kernels import gpu_kernels
 
 HALVES = (torch.bfloat16, torch.float16)
 ALIGNED = 8
-"""A GPU's convolutions in half precision take channels by eights; for others they fall back to slow kernels."""
+"""Numbers that a row of a matrix has a multiple of, or GPUs fall back to slow kernels."""
+READ = 32
+"""Channels that a convolution reads are a multiple of it, see `width`."""
 
 
 def in_half(x: Tensor) -> bool:
@@ -32,21 +34,57 @@ def in_two(x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.cat([coarse, (x - coarse).to(dtype)], dim=1)
 
 
+def width(channels: int, by: int = 64) -> int:
+    """Return how many channels a map has in memory for `channels` that a convolution gives; those behind them are 0.
+
+    A GPU's convolutions in half precision take channels by eights, and fall back to slow kernels for others. Above 32
+    they are quickest by 32, of what they read, and by 64, of what they give: 48 into 48 takes an H200 2.4 times as
+    long as 64 into 64.
+    """
+    by = ALIGNED if channels <= 32 else by
+    return -(-channels // by) * by
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 1) -> Tensor:
-    """Return the convolution of `x` (B, C, X, Y, Z) with stride 1, channels last; one channel may come `in_two`."""
+    """Return the convolution of `x` (B, C, X, Y, Z) with stride 1, channels last; one channel may come `in_two`.
+
+    `x` may be wider than the channels of `weight`, see `width`; so is what kernels of more than one voxel return.
+    """
+    if weight[0, 0].numel() == 1:
+        return _mix(x, weight, bias)
     if weight.shape[1] == 1:
         return _of_one_channel(x, weight, bias, padding)
-    missing = -x.shape[1] % ALIGNED
-    if missing:
-        x, weight = (functional.pad(each, [0] * 6 + [0, missing]) for each in (x, weight))
-    found = functional.conv3d(_last(x), _last(weight), bias, padding=padding)
-    return _last(found)
+    outputs, inputs = width(len(weight)), max(x.shape[1], width(weight.shape[1], READ))
+    grown = (0,) * 6
+    weight = _padded(weight, (*grown, 0, inputs - weight.shape[1], 0, outputs - len(weight)))
+    bias = None if bias is None else _padded(bias, (0, outputs - len(bias)))
+    x = _padded(x, (*grown, 0, inputs - x.shape[1]))
+    return _last(functional.conv3d(_last(x), _last(weight), bias, padding=padding))
+
+
+def _padded(x: Tensor, by: tuple[int, ...]) -> Tensor:
+    """Return `x` padded with 0, itself where there is nothing to add: PyTorch would copy it."""
+    return functional.pad(x, by) if any(by) else x
+
+
+def _mix(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the convolution of `x` (B, C or more, X, Y, Z) with `weight` (O, C, 1, 1, 1): (B, O, X, Y, Z)."""
+    matrix = weight.flatten(1)  # (O, C)
+    if weight.shape[1] == 1:
+        matrix = matrix.repeat(1, x.shape[1])  # parts, of which the channel is the sum
+    matrix = _padded(matrix, (0, x.shape[1] - matrix.shape[1]))
+    return functional.linear(_last(x).permute(0, 2, 3, 4, 1), matrix, bias).permute(0, 4, 1, 2, 3)
 
 
 def _of_one_channel(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     """Return the convolution of the sum of `x` (B, P, X, Y, Z) over P as one matrix product: padded to eight channels a
     convolution takes four times as long, and with one, far longer."""
     taps = weight.shape[2:]
+    outputs = width(len(weight))
+    kernels = gpu_kernels("map_triton") if x.is_cuda and padding == 1 and taps == (3, 3, 3) else None
+    if kernels is not None:
+        found: Tensor = kernels.convolve_first(x, weight, bias, outputs)
+        return found
     seen = functional.pad(x, [padding] * 6)
     for axis, size in enumerate(taps, start=2):
         seen = seen.unfold(axis, size, 1)
@@ -54,12 +92,15 @@ def _of_one_channel(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
     count = x.shape[1] * taps.numel()
     columns = x.new_zeros(*seen.shape[:4], -(-count // ALIGNED) * ALIGNED)
     columns[..., :count].view(seen.shape).copy_(seen)
-    kernels = functional.pad(weight.flatten(1).repeat(1, x.shape[1]), [0, columns.shape[-1] - count])  # (O, 32 or 56)
-    return functional.linear(columns, kernels, bias).permute(0, 4, 1, 2, 3)
+    more = outputs - len(weight)
+    # (O, 32 or 56)
+    matrix = functional.pad(weight.flatten(1).repeat(1, x.shape[1]), [0, columns.shape[-1] - count, 0, more])
+    bias = None if bias is None else functional.pad(bias, [0, more])
+    return functional.linear(columns, matrix, bias).permute(0, 4, 1, 2, 3)
 
 
 def join(low: Tensor, up: nn.ConvTranspose3d, skip: Tensor) -> Tensor:
-    """Return `cat([up(low), skip])` (B, M + S, X, Y, Z), channels last, written once.
+    """Return `cat([up(low), skip])` (B, M + S or more, X, Y, Z), channels last, written once; see `width`.
 
     low: (B, C, X/2, Y/2, Z/2). up: kernel 2, stride 2, to M channels: a matrix product of which each voxel becomes
     eight. skip: (B, S, X, Y, Z).
@@ -68,11 +109,16 @@ def join(low: Tensor, up: nn.ConvTranspose3d, skip: Tensor) -> Tensor:
     x, y, z = low.shape[2:]
     weight = up.weight.permute(2, 3, 4, 1, 0).reshape(8 * grown, -1)  # (8 * M, C)
     bias = None if up.bias is None else up.bias.repeat(8)
-    fine = functional.linear(_last(low).permute(0, 2, 3, 4, 1), weight, bias).view(samples, x, y, z, 2, 2, 2, grown)
-    joined = low.new_empty(samples, 2 * x, 2 * y, 2 * z, grown + skip.shape[1])
+    fine = functional.linear(_last(low).permute(0, 2, 3, 4, 1), weight, bias)  # (B, x, y, z, 8 * M)
+    channels = width(grown + skip.shape[1], READ)
+    kernels = gpu_kernels("map_triton") if low.is_cuda else None
+    if kernels is not None:
+        found: Tensor = kernels.join_maps(fine, _last(skip), channels)
+        return found
+    joined = low.new_zeros(samples, 2 * x, 2 * y, 2 * z, channels)
     corners = joined[..., :grown].view(samples, x, 2, y, 2, z, 2, grown)
-    corners.copy_(fine.permute(0, 1, 4, 2, 5, 3, 6, 7))
-    joined[..., grown:] = skip.permute(0, 2, 3, 4, 1)
+    corners.copy_(fine.view(samples, x, y, z, 2, 2, 2, grown).permute(0, 1, 4, 2, 5, 3, 6, 7))
+    joined[..., grown : grown + skip.shape[1]] = skip.permute(0, 2, 3, 4, 1)
     return joined.permute(0, 4, 1, 2, 3)
 
 
@@ -84,25 +130,48 @@ def normalise_(
     slope: float | None = None,
     beside: Tensor | None = None,
     beside_too: bool = False,
+    channels: int | None = None,
+    times: Tensor | None = None,
 ) -> Tensor:
-    """Normalise each sample and channel of `x` (B, C, X, Y, Z) over its voxels, in place, and return it channels last.
+    """Normalise each sample and channel of `x` (B, C, X, Y, Z) over its voxels, and return it channels last.
 
-    See `volume_ops.normalise_` for the arguments.
+    See `volume_ops.normalise_` for the arguments. channels: of `x`, None for all; it may be wider (see `width`). In
+    place, but for a wider `x` with something beside it: then the result is a new map of `channels`.
+    times: (C,), for a `beside` of one channel, which may come `in_two`: stands for that channel times each of these.
     """
     x = _last(x)
     rows = _rows(x)
-    scaling = _scaling(rows, x.shape[1], weight, bias, eps)
-    other = None if beside is None else _rows(_last(beside))
-    other_scaling = _scaling(other, x.shape[1], weight, bias, eps) if other is not None and beside_too else None
-    _apply(rows, rows, scaling, 1.0 if slope is None else slope, other, other_scaling)
-    return x
+    count = channels or x.shape[1]
+    scaling = _scaling(rows, count, count, weight, bias, eps)
+    slope = 1.0 if slope is None else slope
+    if beside is None:
+        _apply(rows, rows, scaling, slope)
+        return x
+    if times is None:
+        other = _rows(_last(beside))
+        own = _scaling(other, count, count, weight, bias, eps) if beside_too else None
+    else:
+        other, own = _multiples(beside, times, eps)
+    into = rows if count == x.shape[1] else rows.new_empty(*rows.shape[:2], count)
+    _apply(rows, into, scaling, slope, other, own)
+    return into.view(len(x), *x.shape[2:], count).permute(0, 4, 1, 2, 3)
+
+
+def _multiples(x: Tensor, times: Tensor, eps: float) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return rows (B, V, 1) float32 of the one channel of `x` (B, P, X, Y, Z), and what normalises it times each of
+    `times` (C,), whose mean and variance are known from its own."""
+    rows = x.float().sum(1).flatten(1).unsqueeze(2)
+    kernels = gpu_kernels("norm_triton") if x.is_cuda else None
+    mean, variance = (_moments if kernels is None else kernels.moments)(rows, 1)  # (B, 1) float64
+    scale = times * (variance * times.double().square() + eps).rsqrt()  # (B, C)
+    return rows, (scale.float(), (-mean * scale).float())
 
 
 def project(x: Tensor, norm: nn.GroupNorm, last: nn.Conv3d) -> Tensor:
     """Return `last(relu(norm(x)))` (B, O, X * Y * Z) of `x` (B, C, X, Y, Z), `last` with 1x1x1 kernels."""
     rows = _rows(_last(x))
     hidden = torch.empty_like(rows)
-    _apply(rows, hidden, _scaling(rows, norm.num_groups, norm.weight, norm.bias, norm.eps), 0.0)
+    _apply(rows, hidden, _scaling(rows, x.shape[1], norm.num_groups, norm.weight, norm.bias, norm.eps), 0.0)
     bias = None if last.bias is None else last.bias.to(x.dtype)
     return functional.linear(hidden, last.weight.flatten(1).to(x.dtype), bias).transpose(1, 2)
 
@@ -117,12 +186,14 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _scaling(
-    rows: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+    rows: Tensor, channels: int, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return a and b (B, C) float32 such that a * rows + b is `rows` (B, V, C) normalised in groups of channels."""
+    """Return a and b (B, C) float32 such that a * rows + b is `rows` (B, V, C or more) normalised in groups."""
     kernels = gpu_kernels("norm_triton") if rows.is_cuda else None
-    mean, variance = (_moments if kernels is None else kernels.moments)(rows)  # (B, C) float64
-    channels = mean.shape[1]
+    if kernels is not None and groups == channels:
+        found: tuple[Tensor, Tensor] = kernels.scaling(rows, channels, weight, bias, eps)
+        return found
+    mean, variance = (_moments if kernels is None else kernels.moments)(rows, channels)  # (B, C) float64
     if groups < channels:
         own = mean.view(len(mean), groups, -1)
         centre = own.mean(2, keepdim=True)  # (B, G, 1)
@@ -134,9 +205,9 @@ def _scaling(
     return scale.float(), shift.float()
 
 
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance (B, C) over the voxels of `rows` (B, V, C)."""
-    variance, mean = torch.var_mean(rows.double(), dim=1, unbiased=False)
+def _moments(rows: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Return mean and variance (B, C) over the voxels of `rows` (B, V, C or more)."""
+    variance, mean = torch.var_mean(rows[..., :channels].double(), dim=1, unbiased=False)
     return mean, variance
 
 
@@ -153,8 +224,9 @@ def _apply(
     if kernels is not None:
         kernels.apply(rows, into, scaling, slope, other, other_scaling)
         return
-    found = rows.float() * scaling[0][:, None] + scaling[1][:, None]
+    channels = scaling[0].shape[1]
+    found = rows[..., :channels].float() * scaling[0][:, None] + scaling[1][:, None]
     if other is not None:
-        wide = other.float()
+        wide = other[..., :channels].float()
         found += wide if other_scaling is None else wide * other_scaling[0][:, None] + other_scaling[1][:, None]
-    into.copy_(functional.leaky_relu(found, slope))
+    into[..., :channels] = functional.leaky_relu(found, slope)

@@ -19,7 +19,7 @@ from models.cleaned import Cleaned
 from models.infer_bits import Handover, Sink
 from models.infer_network import Network, Query, Say, is_out_of_memory
 from models.infer_progress import Meter, Reporter
-from models.infer_scan import ArrayScan, Scan, not_air, read_slabs
+from models.infer_scan import ArrayScan, Scan, busy_windows, read_slabs
 from models.infer_scores import NotFiniteLogits, Scores, Tally
 from models.infer_windows import Box, WindowGrid, gaussian_weight
 from models.sampling import window_hu
@@ -191,7 +191,7 @@ class Predictor:
         low = self.settings.hu_window[0]
         network = self.network
         network.start(say)
-        busy = [not_air(slab, grid, low) for slab in read_slabs(scan, grid)]
+        busy = busy_windows(scan, grid, low)
         air_seen = not all(map(all, busy))
         meter = Meter(network, sum(map(sum, busy)) + air_seen, sum(map(len, busy)), report)
         sums = _Sums(grid, len(query), network)
@@ -239,7 +239,7 @@ class _Sums:
             self._total = torch.zeros((channels, *grid.slab_shape), device=device)
         self._total.zero_()  # the system gives memory when it is written to, and estimates are to see it
         self._weights = torch.zeros(grid.slab_shape, device=device)
-        self._weight = gaussian_weight(grid.patch).to(device)
+        self._weight = gaussian_weight(grid.patch, device=device)
 
     def add(self, box: Box, logits: Tensor) -> None:
         """Add the logits (C, px, py, pz) of the window at `box`."""

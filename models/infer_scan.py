@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -103,12 +104,19 @@ def _planes(scan: Scan, grid: WindowGrid, first: int, last: int) -> NDArray[Any]
     return padded
 
 
-def not_air(slab: NDArray[Any], grid: WindowGrid, low_hu: float) -> tuple[bool, ...]:
-    """Return for each window of a slab whether any voxel is above `low_hu`, the lower end of the model's HU window.
+def busy_windows(scan: Scan, grid: WindowGrid, low_hu: float) -> list[tuple[bool, ...]]:
+    """Return for each slab, and each of its windows, whether any voxel is above `low_hu`, the model's HU window's end.
 
-    To the network all other windows are the same: every voxel is 0.
+    To the network all other windows are the same: every voxel is 0. Each plane is read once.
     """
-    highest = slab.max(axis=grid.axis) > low_hu  # over the thickness, which every window shares
-    return tuple(
-        bool(highest[tuple(part for axis, part in enumerate(box) if axis != grid.axis)].any()) for box in grid.windows
-    )
+    patch = grid.patch[grid.axis]
+    bounds = sorted({bound for start in grid.slab_starts for bound in (start, start + patch)})
+    pieces = list(itertools.pairwise(bounds))
+    above = [_planes(scan, grid, first, last).max(axis=grid.axis) > low_hu for first, last in pieces]
+    found = []
+    for start in grid.slab_starts:
+        inside = [own for own, (first, _) in zip(above, pieces, strict=True) if start <= first < start + patch]
+        seen = np.logical_or.reduce(inside)  # over the thickness, which every window of the slab shares
+        across = [tuple(part for axis, part in enumerate(box) if axis != grid.axis) for box in grid.windows]
+        found.append(tuple(bool(seen[box].any()) for box in across))
+    return found

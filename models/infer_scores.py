@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from models.infer_bits import threshold
-from models.scores import SurfaceEntropy
+from models.scores import SurfaceEntropy, Total
 
 
 class NotFiniteLogits(RuntimeError):
@@ -51,15 +50,15 @@ class Tally:
     def __init__(self, channels: Mapping[str, int], words: int, axis: int) -> None:
         self._channels, self._words = dict(channels), words
         self._doubt = SurfaceEntropy(list(channels.values()), axis)
-        self._sums = self._counts = torch.zeros(len(channels), dtype=torch.float64)
-        self._broken = torch.zeros(len(channels), dtype=torch.bool)
+        self._sums, self._counts, self._broken = (Total(len(channels)) for _ in range(3))
 
     def add(self, logits: Tensor) -> Tensor:
         """Take the next slab's logits (C, x, y, z), and return the bits (W, x, y, z) int32 where they are above 0."""
         made, sums, counts = threshold(logits, list(self._channels.values()), self._words)
-        self._sums, self._counts = self._sums.to(made.device) + sums, self._counts.to(made.device) + counts
+        self._sums.add(sums)
+        self._counts.add(counts)
         # a sum is not finite where one of its numbers is not
-        self._broken = self._broken.to(made.device) | ~logits.sum((1, 2, 3)).isfinite()
+        self._broken.add(~logits.sum((1, 2, 3)).isfinite())
         self._doubt.add(logits, made)
         return made
 
@@ -69,10 +68,10 @@ class Tally:
         Raises NotFiniteLogits, naming the `precision`, where a logit was not finite: NaN is not above 0, and its voxel
         would silently be background.
         """
-        broken = self._broken.tolist()
+        broken = self._broken.found.tolist()
         if any(broken):
             raise NotFiniteLogits([t for t, bad in zip(self._channels, broken, strict=True) if bad], precision)
-        means = (self._sums / self._counts).tolist()  # 0 / 0, of an empty mask, is nan
+        means = (self._sums.found / self._counts.found).tolist()  # 0 / 0, of an empty mask, is nan
         return Scores(
             dict(zip(self._channels, means, strict=True)),
             dict(self._channels),

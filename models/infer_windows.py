@@ -25,12 +25,12 @@ def window_starts(length: int, patch: int, overlap: float) -> list[int]:
     return [round(index * (length - patch) / (count - 1)) for index in range(count)]
 
 
-def gaussian_weight(patch: Int3, sigma_share: float = 0.125) -> Tensor:
-    """Return (X, Y, Z) weights, 1 in the middle and never below 1e-3, a Gaussian of sigma = share * size."""
+def gaussian_weight(patch: Int3, sigma_share: float = 0.125, device: torch.device | str = "cpu") -> Tensor:
+    """Return (X, Y, Z) weights, 1 in the middle and never below 1e-3: a Gaussian of sigma = `sigma_share` * size."""
     axes = []
     for size in patch:
         distance = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
-        axes.append(torch.exp(-0.5 * (distance / (sigma_share * size)) ** 2))
+        axes.append(torch.exp(-0.5 * (distance / (sigma_share * size)) ** 2).to(device))
     x, y, z = axes
     return (x[:, None, None] * y[None, :, None] * z[None, None, :]).clamp(min=1e-3)
 

@@ -27,6 +27,23 @@ def binary_entropy(logits: Tensor) -> Tensor:
     return (nn.functional.softplus(logits) - logits * logits.sigmoid()) / math.log(2)
 
 
+class Total:
+    """A sum (C,) float64 that lies where what is added lies: to send zeros to a GPU, the host would wait for it."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._found: Tensor | None = None
+
+    def add(self, more: Tensor) -> None:
+        """Add (C,)."""
+        self._found = more.double() if self._found is None else self._found.to(more.device) + more
+
+    @property
+    def found(self) -> Tensor:
+        """The sum so far."""
+        return torch.zeros(self._length, dtype=torch.float64) if self._found is None else self._found
+
+
 class SurfaceEntropy:
     """Mean binary entropy over the surface voxels of each mask, of slabs that follow one another along an axis.
 
@@ -39,8 +56,7 @@ class SurfaceEntropy:
     def __init__(self, channels: Sequence[int], axis: int) -> None:
         self._channels = list(channels)
         self._axis = axis
-        self._sums = torch.zeros(len(self._channels), dtype=torch.float64)
-        self._counts = torch.zeros(len(self._channels), dtype=torch.float64)
+        self._sums, self._counts = Total(len(channels)), Total(len(channels))
         self._words: Tensor | None = None  # the last two planes
         self._logits: Tensor | None = None  # of the last plane, which waits for the one behind it
 
@@ -67,7 +83,7 @@ class SurfaceEntropy:
             last = _surface(self._words).narrow(1 + self._axis, self._words.shape[1 + self._axis] - 1, 1)
             self._count(self._logits.to(last.device), last)
             self._logits = None
-        found: list[float] = (self._sums / self._counts).tolist()
+        found: list[float] = (self._sums.found / self._counts.found).tolist()
         return found
 
     def _count(self, logits: Tensor, surface: Tensor) -> None:
@@ -88,8 +104,8 @@ class SurfaceEntropy:
         self._take(found.index_add(0, classes, doubts), torch.bincount(classes, minlength=len(self._channels)))
 
     def _take(self, sums: Tensor, counts: Tensor) -> None:
-        self._sums = self._sums.to(sums.device) + sums  # stays on a GPU, which the host does not wait for
-        self._counts = self._counts.to(counts.device) + counts
+        self._sums.add(sums)
+        self._counts.add(counts)
 
 
 def _surface(words: Tensor) -> Tensor:

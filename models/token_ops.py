@@ -62,8 +62,16 @@ def add_norm(x: Tensor, y: Tensor, index: Tensor, norm: nn.LayerNorm) -> tuple[T
 def run_block(block: SwinTransformerBlock, x: Tensor, where: Places, regions: Tensor | None, tokens: int) -> Tensor:
     """Return what `block` makes of a map `x` (B, x, y, z, C). tokens: of a window. regions: as its attention takes."""
     flat = x.flatten(1, 3)  # (B, V, C)
+    attn, mlp = block.attn, block.mlp
+    kernels = gpu_kernels("swin_triton") if x.is_cuda else None
+    if kernels is not None and x.shape[-1] <= kernels.MOST_CHANNELS:
+        qkv = kernels.before(flat, where.into, block.norm1, attn.qkv)  # (B, W * n, 3 C)
+        attended = attn.attend(qkv.view(-1, tokens, qkv.shape[-1]), regions).view(len(x), -1, x.shape[-1])
+        layers = (attn.proj, block.norm2, mlp.linear1, mlp.linear2)
+        found: Tensor = kernels.after(flat, attended, where.back, *layers)
+        return found.view_as(x)
     windows = layer_norm(flat, block.norm1, where.into).view(-1, tokens, x.shape[-1])  # (B * W, n, C)
-    attended = block.attn(windows, regions).view(len(x), -1, x.shape[-1])  # (B, W * n, C)
+    attended = attn(windows, regions).view(len(x), -1, x.shape[-1])  # (B, W * n, C)
     total, normed = add_norm(flat, attended, where.back, block.norm2)
-    found: Tensor = (total + block.mlp(normed)).view_as(x)
-    return found
+    added: Tensor = total + mlp(normed)
+    return added.view_as(x)

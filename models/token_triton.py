@@ -15,7 +15,7 @@ TILE = 4096
 
 
 @triton.jit
-def _normalised(x, weight, bias, eps, wide, channel, AFFINE: tl.constexpr, CHANNELS: tl.constexpr):
+def normalised(x, weight, bias, eps, wide, channel, AFFINE: tl.constexpr, CHANNELS: tl.constexpr):
     """Rows `x` (ROWS, WIDTH), 0 beyond CHANNELS, normalised one by one."""
     mean = tl.sum(x, axis=1) / CHANNELS
     centred = tl.where(wide[None, :], x - mean[:, None], 0.0)
@@ -45,7 +45,7 @@ def _norm(
     there = (inside & (source >= 0))[:, None] & wide[None, :]
     at = sample * rows_in * CHANNELS + source[:, None] * CHANNELS + channel[None, :]
     own = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
-    y = _normalised(own, weight, bias, eps, wide, channel, AFFINE, CHANNELS)
+    y = normalised(own, weight, bias, eps, wide, channel, AFFINE, CHANNELS)
     y = tl.where(there, y, 0.0)
     at = sample * rows_out * CHANNELS + row[:, None] * CHANNELS + channel[None, :]
     tl.store(into + at, y.to(into.dtype.element_ty), mask=inside[:, None] & wide[None, :])
@@ -69,7 +69,7 @@ def _add_norm(
     own += tl.load(y + from_y, mask=inside, other=0.0).to(tl.float32)
     kept = own.to(total.dtype.element_ty)
     tl.store(total + at, kept, mask=inside)
-    found = _normalised(kept.to(tl.float32), weight, bias, eps, wide, channel, True, CHANNELS)
+    found = normalised(kept.to(tl.float32), weight, bias, eps, wide, channel, True, CHANNELS)
     tl.store(into + at, found.to(into.dtype.element_ty), mask=inside)
 
 

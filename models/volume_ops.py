@@ -52,14 +52,16 @@ def normalise_(
     slope: float | None = None,
     beside: Tensor | None = None,
     beside_too: bool = False,
+    channels: int | None = None,
 ) -> Tensor:
     """Normalise each sample and channel of `x` (B, C, X, Y, Z) over its voxels, in place, and return it channels last.
 
     weight, bias: (C,), the affine part. slope: of a leaky ReLU that follows (0: ReLU); None: nothing follows.
     beside: like `x`, added before the leaky ReLU. beside_too: normalised first, in the same way; it may be lost.
+    channels: of `x`, which `convolve` may have made wider; they say so where they matter to what follows.
     """
     if half_ops.in_half(x):
-        return half_ops.normalise_(x, weight, bias, eps, slope, beside, beside_too)
+        return half_ops.normalise_(x, weight, bias, eps, slope, beside, beside_too, channels)
     x = channels_last(x)
     if beside is not None:
         beside = normalise_(beside, weight, bias, eps) if beside_too else channels_last(beside)

@@ -1,8 +1,12 @@
-"""Swin stages for prediction: windows attend in groups, so that no score of all windows lies in memory at once."""
+"""Swin stages for prediction: windows attend in groups, so that no score of all windows lies in memory at once.
+
+In half precision on a GPU one kernel does it, and no score lies in memory at all.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from monai.networks.nets.swin_unetr import (
@@ -15,6 +19,7 @@ from monai.networks.nets.swin_unetr import (
 from torch import Tensor
 from torch.nn import functional
 
+from models.gpu_kernels import gpu_kernels
 from models.half_ops import in_half
 from models.token_ops import layer_norm, places, run_block
 
@@ -36,12 +41,35 @@ class GroupedAttention(WindowAttention):  # type: ignore[misc]
         if torch.is_grad_enabled():
             plain: Tensor = super().forward(x, mask)
             return plain
-        windows, n, channels = x.shape
-        heads = self.num_heads
-        index = self.relative_position_index[:n, :n].reshape(-1)
-        bias = self.relative_position_bias_table[index].view(n, n, heads).permute(2, 0, 1).to(x.dtype)  # (H, n, n)
+        if x.is_cuda:
+            attended: Tensor = self.proj(self.attend(self.qkv(x), mask))
+            return attended
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
-        together = max(1, SCORES.get(x.device.type, 1 << 22) // (heads * n * n))
+        for part, added in self._groups(x, mask):
+            result[part] = self.proj(self._attended(self.qkv(x[part]), added))
+        return result
+
+    def attend(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
+        """Return (B * W, n, C) of `qkv` (B * W, n, 3 C), queries, keys and values of windows; mask: see `forward`."""
+        kernels = gpu_kernels("attention_triton") if qkv.is_cuda and in_half(qkv) else None
+        if kernels is not None:
+            regions = None if mask is None else mask.int()
+            found: Tensor = kernels.attend(qkv, self._bias(qkv), regions, self.num_heads, self.scale, FAR)
+            return found
+        groups = self._groups(qkv, mask)
+        return torch.cat([self._attended(qkv[part], added) for part, added in groups])
+
+    def _bias(self, x: Tensor) -> Tensor:
+        """Return what is added to the scores of windows `x` (w, n, ...) by where their voxels lie, (H, n, n)."""
+        n, heads = x.shape[1], self.num_heads
+        index = self.relative_position_index[:n, :n].reshape(-1)
+        bias: Tensor = self.relative_position_bias_table[index].view(n, n, heads).permute(2, 0, 1).to(x.dtype)
+        return bias
+
+    def _groups(self, x: Tensor, mask: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield some windows of `x` (w, n, ...) at a time, and what is added to their scores, see `_added`."""
+        windows, bias = len(x), self._bias(x)
+        together = max(1, SCORES.get(x.device.type, 1 << 22) // bias.numel())
         if mask is not None:
             together = min(together, len(mask))  # of one sample, so that where all of it fits, it is reckoned once
         added: Tensor | None = None
@@ -50,12 +78,13 @@ class GroupedAttention(WindowAttention):  # type: ignore[misc]
             if added is None or (mask is not None and together < len(mask)):
                 own = None if mask is None else mask[torch.arange(part.start, part.stop, device=x.device) % len(mask)]
                 added = _added(bias, own)  # (w or 1, H, n, n)
-            q, k, v = self.qkv(x[part]).view(-1, n, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)  # (w, H, n, d)
-            attended = functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=added.expand(len(q), -1, -1, -1), scale=self.scale
-            )
-            result[part] = self.proj(attended.transpose(1, 2).reshape(-1, n, channels))
-        return result
+            yield part, added.expand(part.stop - part.start, -1, -1, -1)
+
+    def _attended(self, qkv: Tensor, added: Tensor) -> Tensor:
+        """Return (w, n, C) of `qkv` (w, n, 3 C); added: to the scores, (w, H, n, n)."""
+        q, k, v = qkv.view(*qkv.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (w, H, n, d)
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=self.scale)
+        return found.transpose(1, 2).flatten(2)
 
 
 def _added(bias: Tensor, regions: Tensor | None) -> Tensor:

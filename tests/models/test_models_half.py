@@ -23,7 +23,7 @@ from models.settings import ModelSettings
 from models.token_ops import places, run_block
 from models.universal import build_model
 
-KERNELS = Path(__file__).parent / "triton_child.py"
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,43 @@ def test_convolution_of_any_number_of_channels(channels, kernel, padding, biased
     conv = nn.Conv3d(channels, 6, kernel, padding=padding, bias=biased)
     x = torch.randn(2, channels, 3, 4, 7)
     found = half_ops.convolve(x, conv.weight, conv.bias, padding)
-    assert torch.allclose(found, conv(x), atol=1e-5)
+    assert torch.allclose(found[:, :6], conv(x), atol=1e-5)
+    assert found.shape[1] == (8 if kernel == 3 else 6)
+    assert not found[:, 6:].any()
+
+
+@pytest.mark.parametrize(
+    ("channels", "given", "read"),
+    [(1, 8, 8), (8, 8, 8), (30, 32, 32), (32, 32, 32), (48, 64, 64), (96, 128, 96), (768, 768, 768)],
+)
+def test_how_wide_maps_are(channels, given, read):
+    assert (half_ops.width(channels), half_ops.width(channels, half_ops.READ)) == (given, read)
+
+
+def test_wide_maps_go_through_a_block():
+    first, second = nn.Conv3d(40, 48, 3, padding=1, bias=False), nn.Conv3d(48, 48, 3, padding=1, bias=False)
+    mix = nn.Conv3d(40, 48, 1, bias=False)
+    x = torch.randn(2, 40, 3, 4, 5)
+    inner = functional.leaky_relu(functional.instance_norm(first(x)), 0.01)
+    expected = functional.leaky_relu(functional.instance_norm(second(inner)) + functional.instance_norm(mix(x)), 0.01)
+    map_ = half_ops.convolve(functional.pad(x, [0] * 6 + [0, 24]), first.weight)
+    assert map_.shape[1] == 64
+    inner = half_ops.normalise_(map_, None, None, 1e-5, 0.01, channels=48)
+    assert inner.shape[1] == 64
+    assert not inner[:, 48:].any()
+    aside = half_ops.convolve(x, mix.weight, padding=0)
+    found = half_ops.normalise_(half_ops.convolve(inner, second.weight), None, None, 1e-5, 0.01, aside, True, 48)
+    assert found.shape[1] == 48
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_multiples_of_one_channel_are_normalised_by_its_own_mean_and_variance():
+    x, times, beside = torch.randn(2, 5, 3, 4, 6), torch.tensor([1.0, -2, 0, 1e-3, 30]), torch.randn(2, 1, 3, 4, 6) + 4
+    added = functional.instance_norm(beside * times.view(-1, 1, 1, 1), eps=1e-5)
+    expected = functional.leaky_relu(functional.instance_norm(x) + added, 0.01)
+    parts = torch.cat([beside - 0.25, torch.full_like(beside, 0.25)], dim=1)
+    found = half_ops.normalise_(x.clone(), None, None, 1e-5, 0.01, parts, times=times)
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (1, 0)])
@@ -51,14 +87,17 @@ def test_an_input_in_two_halves_keeps_its_digits(kernel, padding):
     assert (both.float().sum(1) - x[:, 0]).abs().max() < 2**-16
     assert (both[:, :1].float() - x).abs().max() > 2**-11
     found = half_ops.convolve(both.float(), conv.weight, conv.bias, padding)
-    assert torch.allclose(found, conv(x), atol=1e-4)
+    assert torch.allclose(found[:, :6], conv(x), atol=1e-4)
 
 
 @pytest.mark.parametrize("biased", [True, False])
 def test_a_joined_map_is_the_doubled_one_and_the_skip(biased):
     up = nn.ConvTranspose3d(5, 4, 2, 2, bias=biased)
     low, skip = torch.randn(2, 5, 2, 3, 4), torch.randn(2, 3, 4, 6, 8)
-    assert torch.allclose(half_ops.join(low, up, skip), torch.cat([up(low), skip], dim=1), atol=1e-6)
+    found = half_ops.join(low, up, skip)
+    assert torch.allclose(found[:, :7], torch.cat([up(low), skip], dim=1), atol=1e-6)
+    assert found.shape[1] == 8
+    assert not found[:, 7:].any()
 
 
 @pytest.mark.parametrize("slope", [None, 0.0, 0.01])
@@ -195,14 +234,15 @@ def test_kernels_that_cannot_be_built_are_named_once(caplog):
     assert [r.message.split(" (")[0] for r in caplog.records] == ["no GPU kernels of norm_triton"]
 
 
-def test_kernels_in_tritons_interpreter():
+@pytest.mark.parametrize("child", ["triton_child", "triton_attention_child", "triton_map_child", "triton_swin_child"])
+def test_kernels_in_tritons_interpreter(child):
     if find_spec("triton") is None:
         pytest.skip("Triton is not installed; it comes with the CUDA builds of PyTorch")
-    child = subprocess.run(
-        [sys.executable, str(KERNELS)],
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+    ran = subprocess.run(
+        [sys.executable, str(HERE / f"{child}.py")],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(HERE.parents[1])},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert child.returncode == 0, child.stdout + child.stderr
+    assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.gpu_convolution_triton import convolve, packed
 from models import slab_triton
 from models.head import head_logits
 from models.head_triton import head_kernel
 from models.infer_bits import threshold
-from models.norm_triton import apply, moments
+from models.norm_triton import apply, moments, scaling
 from models.scores import binary_entropy
 from models.token_triton import add_norm, norm
 
+Pair = tuple[Tensor, Tensor]
 
-def _norms(samples: int, voxels: int, channels: int, dtype: torch.dtype, near: float) -> None:
-    rows = (torch.randn(samples, voxels, channels) * 3 + 50).to(dtype)
-    mean, variance = moments(rows)
-    assert torch.allclose(mean, rows.double().mean(1), atol=1e-4)
-    assert torch.allclose(variance, rows.double().var(1, unbiased=False), atol=1e-3)
-    other = torch.randn(samples, voxels, channels).to(dtype)
-    scaling, own = torch.rand(2, 2, samples, channels)
-    for beside, beside_scaling in ((None, None), (other, None), (other, tuple(own))):
-        into = torch.full_like(rows, 7)
-        apply(rows, into, tuple(scaling), 0.01, beside, beside_scaling)
-        expected = rows.float() * scaling[0][:, None] + scaling[1][:, None]
-        if beside is not None:
-            wide = other.float()
-            expected += wide if beside_scaling is None else wide * own[0][:, None] + own[1][:, None]
-        assert torch.allclose(into.float(), functional.leaky_relu(expected, 0.01), atol=near, rtol=near)
+
+def _norms(samples: int, voxels: int, channels: int, row: int, dtype: torch.dtype, near: float) -> None:
+    """Maps of `channels`, in rows of `row` numbers; what lies behind them is not to be touched."""
+    rows = (torch.randn(samples, voxels, row) * 3 + 50).to(dtype)
+    own = rows[..., :channels].double()
+    mean, variance = own.mean(1), own.var(1, unbiased=False)
+    found = moments(rows, channels)
+    assert torch.allclose(found[0], mean, atol=1e-4)
+    assert torch.allclose(found[1], variance, atol=1e-3)
+    weight, bias = torch.rand(2, channels).to(dtype)
+    for w, b in ((None, None), (weight, bias), (weight, None)):
+        scale = (variance + 1e-5).rsqrt() * (1 if w is None else w.double())
+        a, c = scaling(rows, channels, w, b, 1e-5)
+        assert torch.allclose(a, scale.float(), atol=1e-4)
+        assert torch.allclose(c, ((0 if b is None else b.double()) - mean * scale).float(), atol=1e-2)
+    given, beside_given = torch.rand(2, 2, samples, channels)
+    for width, of_beside in ((channels, None), (row, None), (channels, beside_given), (1, beside_given)):
+        other = torch.randn(samples, voxels, width).to(torch.float32 if width == 1 else dtype)
+        _applied(rows, tuple(given), None, None, near)
+        _applied(rows, tuple(given), other, None if of_beside is None else tuple(of_beside), near)
+
+
+def _applied(rows: Tensor, given: Pair, other: Tensor | None, of_other: Pair | None, near: float) -> None:
+    channels = given[0].shape[1]
+    expected = rows[..., :channels].float() * given[0][:, None] + given[1][:, None]
+    if other is not None:
+        wide = other[..., :channels].float()
+        expected += wide if of_other is None else wide * of_other[0][:, None] + of_other[1][:, None]
+    expected = functional.leaky_relu(expected, 0.01)
+    for into in (torch.full_like(rows, 7), torch.full_like(rows[..., :channels], 7)):
+        apply(rows, into, given, 0.01, other, of_other)
+        assert torch.allclose(into[..., :channels].float(), expected, atol=near, rtol=near)
+        assert (into[..., channels:] == 7).all()
 
 
 def _tokens(channels: int, dtype: torch.dtype, near: float) -> None:
@@ -59,13 +78,12 @@ def _overflow(value: float) -> None:
     assert not logits[0, :, 7].isfinite().any()
     rows = torch.randn(1, 300, 8).half()
     rows[0, 5, 3] = value
-    mean, variance = moments(rows)
+    mean, variance = moments(rows, 8)
     assert not mean[0, 3].isfinite()
     assert not variance[0, 3].isfinite()
     for slope in (0.0, 0.01):
         into = torch.empty_like(rows)
-        scaling = (variance.rsqrt().float(), (-mean * variance.rsqrt()).float())
-        apply(rows, into, scaling, slope)
+        apply(rows, into, scaling(rows, 8, None, None, 0.0), slope)
         assert into[0, :, 3].isnan().all()
         assert into[0, :, :3].isfinite().all()
     assert norm(rows, None, None, None, 1e-5)[0, 5].isnan().all()
@@ -88,24 +106,16 @@ def _slabs(shape: tuple[int, int, int], axis: int, channels: tuple[int, ...]) ->
     assert torch.allclose(sums, (binary_entropy(own) * masks).sum((1, 2, 3)).double(), rtol=1e-5, atol=1e-5)
 
 
-def _convolution(inputs: int, outputs: int, long: int) -> None:
-    x = torch.randn(2, inputs, 5, 4, 6).contiguous(memory_format=torch.channels_last_3d)
-    weight = torch.randn(outputs, inputs, 3, 3, 3)
-    found = convolve(x, packed(weight), outputs, 64, long=long)
-    assert torch.allclose(found, functional.conv3d(x, weight, padding=1), atol=1e-3)
-
-
 if __name__ == "__main__":
     torch.manual_seed(0)
-    _norms(2, 1000, 48, torch.bfloat16, 0.02)
-    _norms(1, 27, 768, torch.float32, 1e-5)
+    _norms(2, 1000, 48, 64, torch.bfloat16, 0.02)
+    _norms(1, 27, 768, 768, torch.float32, 1e-5)
+    _norms(2, 150, 1, 1, torch.float32, 1e-5)
+    _norms(1, 4200, 768, 768, torch.float16, 0.01)  # more sums than are added at once
     _tokens(48, torch.float16, 0.01)
     _tokens(200, torch.float32, 1e-5)
     _slabs((9, 31, 17), 2, (33, 31, 0, 5, 63, 32))
     _slabs((30, 11, 13), 0, (0, 4))
-    _convolution(48, 48, 128)
-    _convolution(96, 48, 64)
-    _convolution(16, 40, 16)
     with torch.no_grad():
         for value in (float("nan"), float("inf")):
             _overflow(value)
