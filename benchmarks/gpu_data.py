@@ -41,7 +41,9 @@ class Scale:
         return self.device == "cuda"
 
 
-FULL = Scale("cuda", "swinunetr", patch=96, scan=300, cases=4, batch=6, windows=18, steps=400, readers=8, spacing_mm=1.5)
+FULL = Scale(
+    "cuda", "swinunetr", patch=96, scan=300, cases=4, batch=6, windows=18, steps=400, readers=8, spacing_mm=1.5
+)
 SMALL = Scale("cpu", "unet", patch=16, scan=24, cases=2, batch=2, windows=2, steps=2, readers=1, spacing_mm=16.0)
 
 

@@ -231,7 +231,8 @@ def _measured(run: Callable[[], Any], scale: Scale, repeats: int) -> tuple[float
     for _ in range(repeats):
         seconds, result = _seconds(run, scale)
         times.append(seconds)
-    gb = torch.cuda.max_memory_allocated() / 1e9 if scale.cuda else float("nan")
+    # reserved, since what a replayed pass works in is not counted as allocated
+    gb = torch.cuda.max_memory_reserved() / 1e9 if scale.cuda else float("nan")
     return statistics.median(times), gb, result
 
 

@@ -44,3 +44,17 @@ def test_blocks_of_voxels_are_embedded_as_monais_convolution_does(parts):
         found = grouped.hidden_maps(transformer, shares)
     assert [tuple(own.shape) for own in found] == [tuple(own.shape) for own in expected]
     assert all(torch.allclose(own, other, atol=1e-4) for own, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("regions", [None, 4])
+def test_attending_to_given_queries_keys_and_values_is_what_windows_do(regions, monkeypatch):
+    torch.manual_seed(0)
+    attention = grouped.GroupedAttention(12, 3, (2, 3, 3), qkv_bias=True).eval()
+    windows = torch.randn(8, 18, 12)
+    mask = None if regions is None else torch.randint(0, 2, (regions, 18))
+    monkeypatch.setattr(grouped, "SCORES", {"cpu": 3 * 3 * 18 * 18})  # three windows at a time
+    with torch.inference_mode():
+        attention.relative_position_bias_table.normal_()
+        expected = attention(windows, mask)
+        found = attention.proj(attention.attend(attention.qkv(windows), mask))
+    assert torch.allclose(found, expected, atol=1e-6)
