@@ -3,7 +3,7 @@
 `python -m benchmarks.half_masks` trains Swin UNETR on drawn patients, or takes `--checkpoint FILE`, and predicts
 another one: in fp32, by the copies in bfloat16 and float16 that a GPU runs, with only the scan or only the weights
 rounded, and by PyTorch's autocast. It prints the DSC of each to the masks in fp32, and of those to the truth. An
-hour on two cores. `python -m benchmarks.gpu` compares fp32 and bf16 on a GPU, whose kernels add in another order.
+hour on two cores. `python -m benchmarks.gpu` compares them on a GPU, whose kernels add in another order.
 """
 
 from __future__ import annotations

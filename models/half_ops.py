@@ -93,8 +93,8 @@ def _of_one_channel(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
     columns = x.new_zeros(*seen.shape[:4], -(-count // ALIGNED) * ALIGNED)
     columns[..., :count].view(seen.shape).copy_(seen)
     more = outputs - len(weight)
-    # (O, 32 or 56)
-    matrix = functional.pad(weight.flatten(1).repeat(1, x.shape[1]), [0, columns.shape[-1] - count, 0, more])
+    matrix = weight.flatten(1).repeat(1, x.shape[1])
+    matrix = functional.pad(matrix, [0, columns.shape[-1] - count, 0, more])  # (O or more, 32 or 56)
     bias = None if bias is None else functional.pad(bias, [0, more])
     return functional.linear(columns, matrix, bias).permute(0, 4, 1, 2, 3)
 
@@ -137,7 +137,8 @@ def normalise_(
 
     See `volume_ops.normalise_` for the arguments. channels: of `x`, None for all; it may be wider (see `width`). In
     place, but for a wider `x` with something beside it: then the result is a new map of `channels`.
-    times: (C,), for a `beside` of one channel, which may come `in_two`: stands for that channel times each of these.
+    times: (C,), for a `beside` of one channel, which may come `in_two`: stands for that channel times each of these,
+    which are normalised too.
     """
     x = _last(x)
     rows = _rows(x)

@@ -47,8 +47,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def default_batch(device: torch.device) -> int:
     """Return how many windows one pass takes: what keeps a GPU busy, and 2 on a CPU.
 
-    PyTorch's CPU convolutions are about three times faster on two windows than on one. A window of 96^3 takes a GPU
-    0.8 GB in half precision, and a slab of a scan often has 36.
+    PyTorch's CPU convolutions are about three times faster on two windows than on one. A window of 96^3 takes
+    Swin UNETR 0.8 GB on a GPU in half precision, and a slab of a scan often has 36.
     """
     if device.type != "cuda":
         return 2

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from models.token_triton import normalised
+from models.token_triton import normalised, placed
 
 MOST_CHANNELS = 128
 """Wider tokens, of which there are few, do not fit into registers."""
@@ -46,10 +46,7 @@ def _before(
     BIAS: tl.constexpr, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """into (B, rows_out, 3 C): linear layer of the norm of row `index` of x (B, rows_in, C), of 0 where negative."""
-    sample = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channel = tl.arange(0, WIDTH)
-    wide = channel < CHANNELS
+    sample, row, channel, wide = placed(CHANNELS, WIDTH, ROWS)
     inside = row < rows_out
     source = tl.load(index + row, mask=inside, other=-1)
     there = (source >= 0)[:, None] & wide[None, :]
@@ -73,10 +70,7 @@ def _after(
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """into (B, rows, C) = t + mlp(norm(t)), t = x + linear layer of row `index` of attended (B, rows_attended, C)."""
-    sample = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channel = tl.arange(0, WIDTH)
-    wide = channel < CHANNELS
+    sample, row, channel, wide = placed(CHANNELS, WIDTH, ROWS)
     inside = (row < rows)[:, None] & wide[None, :]
     source = tl.load(index + row, mask=row < rows, other=0)
     attended += sample * rows_attended * CHANNELS

@@ -29,15 +29,21 @@ def normalised(x, weight, bias, eps, wide, channel, AFFINE: tl.constexpr, CHANNE
 
 
 @triton.jit
+def placed(CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr):
+    """The sample of a program, its rows, its columns, and which of these are channels."""
+    sample = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, WIDTH)
+    return sample, row, channel, channel < CHANNELS
+
+
+@triton.jit
 def _norm(
     x, index, weight, bias, into, rows_in, rows_out, eps,
     INDEXED: tl.constexpr, AFFINE: tl.constexpr, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """into (B, rows_out, C): norm of row `index` of x (B, rows_in, C), 0 where that is negative."""
-    sample = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channel = tl.arange(0, WIDTH)
-    wide = channel < CHANNELS
+    sample, row, channel, wide = placed(CHANNELS, WIDTH, ROWS)
     inside = row < rows_out
     source = row
     if INDEXED:
@@ -57,10 +63,7 @@ def _add_norm(
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """total (B, rows, C) = x + row `index` of y (B, rows_y, C); into = its norm."""
-    sample = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channel = tl.arange(0, WIDTH)
-    wide = channel < CHANNELS
+    sample, row, channel, wide = placed(CHANNELS, WIDTH, ROWS)
     inside = (row < rows)[:, None] & wide[None, :]
     source = tl.load(index + row, mask=row < rows, other=0)
     at = sample * rows * CHANNELS + row[:, None] * CHANNELS + channel[None, :]

@@ -17,7 +17,7 @@ from imaging.bits import get_channel
 from models.infer import FreeText, Predictor, predict_bits
 from models.infer_bits import threshold
 from models.infer_network import default_precision
-from models.infer_scan import ArrayScan, read_slabs
+from models.infer_scan import ArrayScan, busy_windows, read_slabs
 from models.infer_scores import NotFiniteLogits, Tally
 from models.infer_windows import WindowGrid, gaussian_weight, window_starts
 from models.sampling import window_hu
@@ -135,6 +135,21 @@ def test_only_planes_two_slabs_share_are_kept_and_none_is_read_twice():
     assert grid.axis == 2
     assert all(np.array_equal(slab, image[..., z : z + 8]) for slab, z in zip(slabs, grid.slab_starts, strict=True))
     assert sorted(z for box in reads for z in range(box.start, box.stop)) == list(range(30))
+    reads.clear()
+    busy_windows(Watched(image), grid, -200.0)
+    assert sorted(z for box in reads for z in range(box.start, box.stop)) == list(range(30))
+
+
+def test_a_window_is_busy_where_one_voxel_of_it_is_not_air():
+    grid = WindowGrid((12, 8, 20), (8, 8, 8), 0.5)  # slabs at z 0, 4, 8, 12, of windows at x 0 and 4
+    for place, expected in (
+        ((0, 0, 0), [(1, 0), (0, 0), (0, 0), (0, 0)]),
+        ((11, 7, 19), [(0, 0), (0, 0), (0, 0), (0, 1)]),
+        ((5, 3, 9), [(0, 0), (1, 1), (1, 1), (0, 0)]),
+    ):
+        image = np.full((12, 8, 20), -200, np.int16)
+        image[place] = -199
+        assert busy_windows(ArrayScan(image), grid, -200.0) == [tuple(map(bool, slab)) for slab in expected]
 
 
 @pytest.mark.parametrize(
