@@ -44,15 +44,18 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
-def default_batch(device: torch.device) -> int:
+def default_batch(device: torch.device, small: bool) -> int:
     """Return how many windows one pass takes: what keeps a GPU busy, and 2 on a CPU.
 
-    PyTorch's CPU convolutions are about three times faster on two windows than on one. A window of 96^3 takes
-    Swin UNETR 0.8 GB on a GPU in half precision, and a slab of a scan often has 36.
+    small: whether copies in half precision see them, see `halved`: then a window of 96^3 takes Swin UNETR 0.8 GB on a
+    GPU, and other forms take more; a slab of a scan often has 36. PyTorch's CPU convolutions are about three times
+    faster on two windows than on one.
     """
     if device.type != "cuda":
         return 2
     gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+    if not small:
+        return 8 if gib >= 40 else 4 if gib >= 20 else 2
     return 18 if gib >= 40 else 8 if gib >= 20 else 4 if gib >= 10 else 2
 
 
@@ -108,10 +111,15 @@ class Network:
         self._wanted = torch.device(device)
         self._precision = precision
         self.device = self._wanted
-        self.batch = batch or default_batch(self._wanted)
+        self.batch = batch if batch is not None else default_batch(self._wanted, self._is_small())
         self.say: Say = logging.getLogger(__name__).warning
         self.watch: Watch | None = None
         self._variants, self._hu_span = variants, hu_span
+
+    def _is_small(self) -> bool:
+        """Whether copies in half precision will see the windows of every model."""
+        halving = self._wanted.type == "cuda" and self.precision in _HALVES
+        return halving and all(model.backbone.halves for model in self._models)
 
     @property
     def opinions(self) -> int:

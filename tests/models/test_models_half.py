@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from models import half_ops, infer_network, replay
 from models.gpu_kernels import gpu_kernels
-from models.infer_network import halved
+from models.infer_network import Network, halved
 from models.replay import Recorder
 from models.settings import ModelSettings
 from models.token_ops import places, run_block
@@ -157,6 +158,22 @@ def test_a_halved_network_comes_near_its_own_logits():
     # bf16 keeps 8 bits; a wrong step would miss by the spread of the logits
     assert (found - expected).abs().mean() < 0.03 * expected.std()
     assert next(model.backbone.parameters()).dtype == torch.float32
+
+
+def test_a_gpu_sees_more_windows_a_pass_in_copies_of_half_precision(monkeypatch):
+    memory = SimpleNamespace(total_memory=80 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
+    models = [
+        build_model(ModelSettings(backbone=name, text_encoder="hashing", patch=(16,) * 3)) for name in ("unet", "tiny")
+    ]
+    unet, tiny = ([model] for model in models)
+    assert Network(unet, device="cuda").batch == 18
+    assert Network(unet, device="cuda", precision="32-true").batch == 8
+    assert [Network(found, device="cuda").batch for found in (tiny, models)] == [8, 8]
+    assert Network(unet, device="cuda", batch=3).batch == 3
+    assert Network(unet).batch == 2
+    memory.total_memory = 11 << 30
+    assert [Network(found, device="cuda").batch for found in (unet, tiny)] == [4, 2]
 
 
 def test_what_cannot_be_recorded_is_run(caplog):
